@@ -1,0 +1,63 @@
+//! Errors of configuration: values, found when a service is put together, never panics.
+
+use std::fmt;
+
+/// Why a setting is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A close code that an endpoint may not send (RFC 6455 §7.4).
+    CloseCode {
+        /// The code as given.
+        code: u16,
+    },
+    /// A key prefix that is empty, longer than 13 characters, or holds more than letters,
+    /// digits and `_`.
+    KeyPrefix {
+        /// The prefix as given.
+        prefix: String,
+    },
+    /// Two kinds of key with prefixes of which one begins with the other.
+    AmbiguousKeyPrefix {
+        /// The prefix as given.
+        prefix: String,
+    },
+    /// A subprotocol, or the beginning of one, that is not a `token` (RFC 9110 §5.6.2).
+    Subprotocol {
+        /// The text as given.
+        text: String,
+    },
+    /// A query parameter without a name.
+    EmptyQueryName,
+    /// A range of lifetimes that is empty, or a default outside of it.
+    Lifetime,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CloseCode { code } => write!(
+                f,
+                "close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
+            ),
+            Self::KeyPrefix { prefix } => {
+                write!(f, "key prefix {prefix:?} must be 1 to 13 letters, digits or underscores")
+            }
+            Self::AmbiguousKeyPrefix { prefix } => {
+                write!(f, "key prefix {prefix:?} cannot be told from another one")
+            }
+            Self::Subprotocol { text } => write!(
+                f,
+                "subprotocol {text:?} must be a token: letters, digits and !#$%&'*+-.^_`|~"
+            ),
+            Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
+            Self::Lifetime => write!(
+                f,
+                "the shortest lifetime must be at least 1 s, and the default between the \
+                 shortest and the longest"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,218 @@
+//! Credentials: where a request may carry one, which of them decides, and taking them out.
+//!
+//! 1. Places are looked at in a fixed order: `Authorization`, query, subprotocol.
+//! 2. Two different credentials in one place are malformed; equal repeats are one; an empty one is
+//!    none.
+//! 3. What is too long or holds an illegal byte is malformed and is neither hashed nor looked up.
+//! 4. Which place decides if several hold a credential is the [`Conflicts`] policy.
+//! 5. An accepted request loses the credentials of all places, also those that did not decide.
+
+mod header;
+mod query;
+mod subprotocol;
+
+use std::fmt;
+
+use http::{HeaderValue, Request, request::Parts};
+use zeroize::Zeroizing;
+
+pub(crate) use self::query::{Named, find_parameter};
+use crate::{
+    KeyDigest, KeyStore, Keys, MAX_CREDENTIAL_LEN, RejectionKind, handshake::Handshake,
+    key::is_key_byte, profile::Profile,
+};
+
+/// The place in a request where a credential stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialSource {
+    /// The `Authorization` header.
+    Header,
+    /// A query parameter.
+    Query,
+    /// An entry of `Sec-WebSocket-Protocol` in a WebSocket handshake.
+    Subprotocol,
+}
+
+impl CredentialSource {
+    /// `header`, `query` or `subprotocol`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Query => "query",
+            Self::Subprotocol => "subprotocol",
+        }
+    }
+}
+
+impl fmt::Display for CredentialSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which credential decides if a request carries several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Conflicts {
+    /// The first place that holds one, in order. A bad one there is refused even if a later place
+    /// holds a good one.
+    #[default]
+    FirstPresent,
+    /// The first place that holds a good one, for instance because a proxy adds an
+    /// `Authorization` of its own. If none is good, the first one's refusal stands.
+    TryNext,
+    /// None: different credentials in different places are refused (RFC 6750 §2).
+    RejectConflict,
+}
+
+/// What a place holds.
+enum Found<'a> {
+    Nothing,
+    Malformed,
+    One(Text<'a>),
+}
+
+impl<'a> Found<'a> {
+    /// Takes in one more text from the same place.
+    fn and(self, text: Text<'a>) -> Self {
+        match self {
+            Self::Malformed => Self::Malformed,
+            kept if text.bytes().is_empty() => kept,
+            _ if !is_key(text.bytes()) => Self::Malformed,
+            Self::Nothing => Self::One(text),
+            Self::One(first) if first.bytes() == text.bytes() => Self::One(first),
+            Self::One(_) => Self::Malformed,
+        }
+    }
+}
+
+fn is_key(text: &[u8]) -> bool {
+    text.len() <= MAX_CREDENTIAL_LEN && text.iter().all(|byte| is_key_byte(*byte))
+}
+
+/// The text of a credential: part of the request, or decoded from it and wiped when dropped.
+enum Text<'a> {
+    Borrowed(&'a [u8]),
+    Decoded(Zeroizing<Vec<u8>>),
+}
+
+impl Text<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Decoded(bytes) => bytes,
+        }
+    }
+}
+
+/// A credential that may decide: where it stood, and the digest to look up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) source: CredentialSource,
+    /// `None` if no key can have this text, so that there is nothing to look up.
+    pub(crate) digest: Option<KeyDigest>,
+}
+
+/// Why no credential of a request can decide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unusable {
+    pub(crate) kind: RejectionKind,
+    pub(crate) source: Option<CredentialSource>,
+}
+
+/// The credentials of a request that may decide, in the order in which they are tried.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    places: [Option<Candidate>; 3],
+    /// How many places held a credential, good or malformed.
+    pub(crate) presented: u8,
+}
+
+impl Candidates {
+    /// Finds the credentials of `request` and hashes those that may decide.
+    pub(crate) fn of<B, S: KeyStore>(
+        request: &Request<B>,
+        handshake: Handshake,
+        profile: &Profile,
+        conflicts: Conflicts,
+        keys: &Keys<S>,
+    ) -> Result<Self, Unusable> {
+        use CredentialSource::{Header, Query, Subprotocol};
+
+        let headers = request.headers();
+        let in_offers = if handshake.is_websocket() {
+            subprotocol::find(headers, profile)
+        } else {
+            Found::Nothing
+        };
+        let places = [
+            (Header, header::find(headers)),
+            (Query, query::find(request.uri(), profile)),
+            (Subprotocol, in_offers),
+        ];
+        let presented = places.iter().filter(|(_, found)| !matches!(found, Found::Nothing));
+        let mut candidates =
+            Self { places: [None; 3], presented: presented.count().try_into().unwrap_or(u8::MAX) };
+        if conflicts == Conflicts::RejectConflict {
+            refuse_differing(&places)?;
+        }
+        let mut malformed = None;
+        for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
+            match found {
+                Found::Nothing => continue,
+                Found::Malformed => malformed = malformed.or(Some(*source)),
+                Found::One(text) => {
+                    *slot = Some(Candidate { source: *source, digest: keys.digest(text.bytes()) });
+                }
+            }
+            if conflicts != Conflicts::TryNext {
+                break;
+            }
+        }
+        match malformed {
+            _ if candidates.get(0).is_some() => Ok(candidates),
+            Some(source) => Err(Unusable { kind: RejectionKind::Malformed, source: Some(source) }),
+            None => Err(Unusable { kind: RejectionKind::Missing, source: None }),
+        }
+    }
+
+    /// The candidate that is tried after `passed_over` others.
+    pub(crate) fn get(&self, passed_over: usize) -> Option<Candidate> {
+        self.places.iter().flatten().nth(passed_over).copied()
+    }
+}
+
+fn refuse_differing(places: &[(CredentialSource, Found<'_>)]) -> Result<(), Unusable> {
+    let mut texts = places.iter().filter_map(|(source, found)| match found {
+        Found::Nothing => None,
+        Found::Malformed => Some((source, None)),
+        Found::One(text) => Some((source, Some(text.bytes()))),
+    });
+    let Some((source, first)) = texts.next() else { return Ok(()) };
+    if texts.any(|(_, text)| text != first) {
+        return Err(Unusable { kind: RejectionKind::Conflict, source: Some(*source) });
+    }
+    Ok(())
+}
+
+/// The subprotocol entry that carried the accepted credential.
+pub(crate) fn consumed_entry<'a, B>(
+    request: &'a Request<B>,
+    source: CredentialSource,
+    profile: &Profile,
+) -> Option<&'a [u8]> {
+    (source == CredentialSource::Subprotocol)
+        .then(|| subprotocol::entry(request.headers(), profile))
+        .flatten()
+}
+
+/// Takes every credential out of the request: of all places, good or not.
+///
+/// With `keep_entry`, answers the subprotocol entry that carried the credential.
+pub(crate) fn strip(parts: &mut Parts, profile: &Profile, keep_entry: bool) -> Option<HeaderValue> {
+    header::strip(&mut parts.headers);
+    query::strip(&mut parts.uri, profile);
+    subprotocol::strip(&mut parts.headers, profile, keep_entry)
+}

@@ -1,0 +1,116 @@
+//! `?api_key=KEY`: finding it, and taking it out without touching the rest.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{Uri, uri::PathAndQuery};
+use zeroize::Zeroizing;
+
+use super::{Found, Text};
+use crate::profile::Profile;
+
+/// Looks at every parameter whose decoded name is one of the profile's.
+pub(super) fn find<'a>(uri: &'a Uri, profile: &Profile) -> Found<'a> {
+    let credentials = pairs(uri.query().unwrap_or_default()).filter(|pair| pair.is_key(profile));
+    credentials.fold(Found::Nothing, |found, pair| match decode(pair.value, Plus::Kept) {
+        Some(Cow::Borrowed(text)) => found.and(Text::Borrowed(text)),
+        Some(Cow::Owned(text)) => found.and(Text::Decoded(Zeroizing::new(text))),
+        None => Found::Malformed,
+    })
+}
+
+/// Removes every credential and keeps the other parameters byte for byte.
+pub(super) fn strip(uri: &mut Uri, profile: &Profile) {
+    let Some(query) = uri.query() else { return };
+    if !pairs(query).any(|pair| pair.is_key(profile)) {
+        return;
+    }
+    let path = uri.path();
+    let mut kept = String::with_capacity(path.len() + 1 + query.len());
+    kept.push_str(path);
+    let mut separator = '?';
+    for pair in pairs(query).filter(|pair| !pair.is_key(profile)) {
+        kept.push(separator);
+        kept.push_str(pair.text);
+        separator = '&';
+    }
+    let mut parts = std::mem::take(uri).into_parts();
+    // What is left of a valid URI is one, with `/` for an empty path.
+    parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(kept)).ok();
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// What a query says under one name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    Nothing,
+    One(Cow<'a, [u8]>),
+    /// More than one value, or one that cannot be decoded.
+    Ambiguous,
+}
+
+/// The parameter `name`, decoded as forms are (`+` is a space), as inner services decode it.
+pub(crate) fn find_parameter<'a>(uri: &'a Uri, name: &[u8]) -> Named<'a> {
+    let mut values = pairs(uri.query().unwrap_or_default())
+        .filter(|pair| pair.is_named(|decoded| decoded == name))
+        .map(|pair| decode(pair.value, Plus::IsSpace));
+    match (values.next(), values.next()) {
+        (None, _) => Named::Nothing,
+        (Some(Some(value)), None) => Named::One(value),
+        (Some(_), _) => Named::Ambiguous,
+    }
+}
+
+struct Pair<'a> {
+    text: &'a str,
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl Pair<'_> {
+    fn is_key(&self, profile: &Profile) -> bool {
+        self.is_named(|name| profile.is_query_name(name))
+    }
+
+    fn is_named(&self, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        decode(self.name, Plus::IsSpace).is_some_and(|name| is_it(&name))
+    }
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
+    // An empty query has no pair; one that is empty between separators is kept as it is.
+    let texts = (!query.is_empty()).then(|| query.split('&'));
+    texts.into_iter().flatten().map(|text| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        Pair { text, name: name.as_bytes(), value: value.as_bytes() }
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plus {
+    /// A key may hold a plus and never a space, so `+` and `%2B` are the same there.
+    Kept,
+    IsSpace,
+}
+
+/// Decodes percent escapes (RFC 3986 §2.1). `None` if one is broken.
+fn decode(raw: &[u8], plus: Plus) -> Option<Cow<'_, [u8]>> {
+    let replaced = |byte: u8| byte == b'%' || (byte == b'+' && plus == Plus::IsSpace);
+    if !raw.iter().copied().any(replaced) {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut rest = raw.iter().copied();
+    while let Some(byte) = rest.next() {
+        decoded.push(match byte {
+            b'%' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
+            b'+' if plus == Plus::IsSpace => b' ',
+            other => other,
+        });
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
+}

@@ -1,0 +1,153 @@
+//! What becomes of a request: looking up, then inner and echo, or refused.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{HeaderValue, Request, Response, header::SEC_WEBSOCKET_PROTOCOL};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    KeyStore, MakeBody, Principal, Rejection, handshake::Handshake, inquiry::Inquiry, service::Auth,
+};
+
+pin_project! {
+    /// The response of [`RealtimeAuth`](crate::RealtimeAuth).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F, P, R> {
+        #[pin]
+        state: State<F, P, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, P, R> {
+        LookingUp { parked: Option<Box<P>> },
+        Inner { #[pin] future: F, echo: Option<Echo> },
+        Refused { response: Option<Response<R>> },
+    }
+}
+
+/// The subprotocol to answer a completed handshake with.
+pub(crate) struct Echo {
+    pub(crate) protocol: HeaderValue,
+    pub(crate) handshake: Handshake,
+}
+
+impl Echo {
+    /// Names the subprotocol, unless the inner service named one or did not complete anything.
+    fn put_into<R>(self, response: &mut Response<R>) {
+        if self.handshake.is_completed_by(response) {
+            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(self.protocol);
+        }
+    }
+}
+
+impl<F, P, R> ResponseFuture<F, P, R> {
+    pub(crate) fn parked(parked: P) -> Self {
+        Self { state: State::LookingUp { parked: Some(Box::new(parked)) } }
+    }
+
+    pub(crate) const fn inner(future: F, echo: Option<Echo>) -> Self {
+        Self { state: State::Inner { future, echo } }
+    }
+
+    pub(crate) const fn refused(response: Response<R>) -> Self {
+        Self { state: State::Refused { response: Some(response) } }
+    }
+}
+
+/// A request that waits for the store, with the service that is ready for it.
+pub struct Parked<I, S, M, B> {
+    inner: I,
+    auth: Auth<S, M>,
+    request: Request<B>,
+    inquiry: Inquiry,
+    deadline: BoxFuture<'static, ()>,
+}
+
+impl<I, S, M, B> fmt::Debug for Parked<I, S, M, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parked(..)")
+    }
+}
+
+impl<I, S: KeyStore, M, B> Parked<I, S, M, B> {
+    pub(crate) fn new(inner: I, auth: Auth<S, M>, request: Request<B>, inquiry: Inquiry) -> Self {
+        let deadline = auth.config.runtime.sleep(auth.config.lookup_deadline);
+        Self { inner, auth, request, inquiry, deadline }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Principal, Rejection>> {
+        let answered = self.inquiry.poll(&self.auth, self.request.uri(), Some(cx));
+        if answered.is_pending() {
+            ready!(self.deadline.poll_unpin(cx));
+            return Poll::Ready(Err(self.inquiry.overdue()));
+        }
+        answered
+    }
+}
+
+impl<I, S, M, B, R> Future for ResponseFuture<I::Future, Parked<I, S, M, B>, R>
+where
+    I: Service<Request<B>, Response = Response<R>>,
+    S: KeyStore,
+    M: MakeBody<R>,
+{
+    type Output = Result<Response<R>, I::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::LookingUp { parked } => {
+                    let Some(waiting) = parked else { return Poll::Pending };
+                    let decided = ready!(waiting.poll(cx));
+                    let Some(waiting) = parked.take() else { return Poll::Pending };
+                    let Parked { mut inner, auth, request, inquiry, .. } = *waiting;
+                    let next = match decided {
+                        Ok(principal) => {
+                            let (request, echo) = auth.admit(request, principal, &inquiry);
+                            State::Inner { future: inner.call(request), echo }
+                        }
+                        Err(rejection) => {
+                            let response = auth.refuse(request, rejection, inquiry.handshake);
+                            State::Refused { response: Some(response) }
+                        }
+                    };
+                    this.state.set(next);
+                }
+                StateProj::Inner { future, echo } => {
+                    let mut response = ready!(future.poll(cx))?;
+                    if let Some(echo) = echo.take() {
+                        echo.put_into(&mut response);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Refused { response } => {
+                    // Polled again after its end, it waits for ever, as the mildest reply.
+                    return response
+                        .take()
+                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                }
+            }
+        }
+    }
+}
+
+impl<F, P, R> fmt::Debug for ResponseFuture<F, P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::LookingUp { .. } => "LookingUp",
+            State::Inner { .. } => "Inner",
+            State::Refused { .. } => "Refused",
+        };
+        f.debug_tuple("ResponseFuture").field(&state).finish()
+    }
+}

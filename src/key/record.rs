@@ -1,0 +1,261 @@
+//! What a store keeps of a key.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{KeyDigest, KeyId};
+use crate::UnixMillis;
+#[cfg(feature = "session")]
+use crate::session::Settings;
+
+/// What kind of key a record is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyKind {
+    /// A secret key: lives on servers, may mint ephemeral keys.
+    Secret,
+    /// An ephemeral key ("token", "client secret"): lives in browsers, may not mint.
+    Ephemeral,
+}
+
+impl KeyKind {
+    /// `secret` or `ephemeral`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
+/// Whether a key works on the real thing or on a rehearsal of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Environment {
+    /// The real thing.
+    #[default]
+    Live,
+    /// A rehearsal.
+    Test,
+}
+
+/// The key that minted another one, as far as that one's fate hangs on it.
+///
+/// A store answers it together with the child's record, as it is at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    id: KeyId,
+    revoked_at: Option<UnixMillis>,
+}
+
+impl Parent {
+    /// The parent `id`, which is not revoked.
+    #[must_use]
+    pub const fn new(id: KeyId) -> Self {
+        Self { id, revoked_at: None }
+    }
+
+    /// The same parent, revoked at that time if any.
+    #[must_use]
+    pub fn with_revoked_at(self, revoked_at: Option<UnixMillis>) -> Self {
+        Self { revoked_at, ..self }
+    }
+
+    /// Which key it is.
+    #[must_use]
+    pub const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// Since when it is revoked.
+    #[must_use]
+    pub const fn revoked_at(&self) -> Option<UnixMillis> {
+        self.revoked_at
+    }
+}
+
+/// What a store keeps of a key: everything but the key.
+#[derive(Debug, Clone)]
+pub struct KeyRecord {
+    id: KeyId,
+    digest: KeyDigest,
+    account: Arc<str>,
+    kind: KeyKind,
+    environment: Environment,
+    parent: Option<Parent>,
+    created_at: UnixMillis,
+    expires_at: Option<UnixMillis>,
+    revoked_at: Option<UnixMillis>,
+    grants: Grants,
+}
+
+impl KeyRecord {
+    /// A record of a live key that does not expire, is not revoked, and grants everything.
+    #[must_use]
+    pub fn new(
+        id: KeyId,
+        digest: KeyDigest,
+        account: impl Into<Arc<str>>,
+        kind: KeyKind,
+        created_at: UnixMillis,
+    ) -> Self {
+        Self {
+            id,
+            digest,
+            account: account.into(),
+            kind,
+            environment: Environment::Live,
+            parent: None,
+            created_at,
+            expires_at: None,
+            revoked_at: None,
+            grants: Grants::default(),
+        }
+    }
+
+    /// The record with another environment.
+    #[must_use]
+    pub fn with_environment(self, environment: Environment) -> Self {
+        Self { environment, ..self }
+    }
+
+    /// The record with the key that minted this one.
+    #[must_use]
+    pub fn with_parent(self, parent: Option<Parent>) -> Self {
+        Self { parent, ..self }
+    }
+
+    /// The record with another time from which on the key is refused.
+    #[must_use]
+    pub fn with_expires_at(self, expires_at: Option<UnixMillis>) -> Self {
+        Self { expires_at, ..self }
+    }
+
+    /// The record with another time of revocation.
+    #[must_use]
+    pub fn with_revoked_at(self, revoked_at: Option<UnixMillis>) -> Self {
+        Self { revoked_at, ..self }
+    }
+
+    /// The record with other grants.
+    #[must_use]
+    pub fn with_grants(self, grants: Grants) -> Self {
+        Self { grants, ..self }
+    }
+
+    /// The key's public name.
+    #[must_use]
+    pub const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The digest under which the key is found.
+    #[must_use]
+    pub const fn digest(&self) -> &KeyDigest {
+        &self.digest
+    }
+
+    /// Whose key it is.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<str> {
+        &self.account
+    }
+
+    /// Secret or ephemeral. It comes from here alone, never from the key's text.
+    #[must_use]
+    pub const fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// Live or test.
+    #[must_use]
+    pub const fn environment(&self) -> Environment {
+        self.environment
+    }
+
+    /// The key that minted this one.
+    #[must_use]
+    pub const fn parent(&self) -> Option<&Parent> {
+        self.parent.as_ref()
+    }
+
+    /// When the key was made.
+    #[must_use]
+    pub const fn created_at(&self) -> UnixMillis {
+        self.created_at
+    }
+
+    /// From when on the key opens nothing new: refused at this very millisecond. `None`: never.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<UnixMillis> {
+        self.expires_at
+    }
+
+    /// Since when the key is taken back.
+    #[must_use]
+    pub const fn revoked_at(&self) -> Option<UnixMillis> {
+        self.revoked_at
+    }
+
+    /// What the key may do.
+    #[must_use]
+    pub const fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// Whether the key is past its expiry at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+
+    /// Whether the key or the one that minted it is taken back.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        let parent = self.parent.as_ref().and_then(Parent::revoked_at);
+        self.revoked_at.or(parent).is_some()
+    }
+
+    /// How long the key still opens something. `None`: for ever.
+    #[must_use]
+    pub fn remaining(&self, now: UnixMillis) -> Option<Duration> {
+        self.expires_at.map(|expires_at| expires_at.since(now))
+    }
+}
+
+/// What a key may do. The default grants everything and locks nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    models: Option<Arc<[Arc<str>]>>,
+    #[cfg(feature = "session")]
+    session: Option<Settings>,
+}
+
+impl Grants {
+    /// The same, for these models alone. An empty list allows none.
+    #[must_use]
+    pub fn with_models<T: Into<Arc<str>>>(self, models: impl IntoIterator<Item = T>) -> Self {
+        let models = models.into_iter().map(Into::into).collect();
+        Self { models: Some(models), ..self }
+    }
+
+    /// The same, with these session settings, which are then locked.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub fn with_session(self, session: Settings) -> Self {
+        Self { session: Some(session), ..self }
+    }
+
+    /// The models that may be named. `None`: any.
+    #[must_use]
+    pub fn models(&self) -> Option<&[Arc<str>]> {
+        self.models.as_deref()
+    }
+
+    /// The settings that every session of the key starts with and keeps.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub const fn session(&self) -> Option<&Settings> {
+        self.session.as_ref()
+    }
+}

@@ -1,0 +1,61 @@
+//! docs
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "axum")]
+mod axum;
+mod body;
+mod clock;
+mod config;
+mod credential;
+mod decision;
+mod event;
+mod future;
+mod handshake;
+mod inquiry;
+mod key;
+mod layer;
+#[cfg(feature = "mint")]
+mod mint;
+mod principal;
+mod profile;
+mod rejection;
+mod runtime;
+mod service;
+#[cfg(feature = "session")]
+mod session;
+mod store;
+
+pub use bytes;
+pub use http;
+
+#[cfg(feature = "axum")]
+pub use self::axum::MissingPrincipal;
+#[cfg(feature = "mint")]
+pub use self::mint::{ClientSecrets, JsonBody, Lifetimes, MintError, NewToken};
+#[cfg(feature = "close")]
+pub use self::rejection::{CloseFrame, Closing};
+#[cfg(feature = "tokio")]
+pub use self::runtime::TokioRuntime;
+#[cfg(feature = "session")]
+pub use self::session::{InvalidSettings, SessionGuard, Settings, Verdict};
+pub use self::{
+    body::{FromBytes, MakeBody},
+    clock::{Clock, ManualClock, SystemClock, UnixMillis},
+    config::ConfigError,
+    credential::{Conflicts, CredentialSource},
+    future::ResponseFuture,
+    key::{
+        ApiKey, Environment, Grants, InvalidKey, Issued, KeyDigest, KeyError, KeyFormat, KeyId,
+        KeyKind, KeyRecord, Keys, MAX_CREDENTIAL_LEN, NewKey, Parent,
+    },
+    layer::RealtimeAuthLayer,
+    principal::Principal,
+    profile::Profile,
+    rejection::{RefusalMode, Rejection, RejectionKind},
+    runtime::Runtime,
+    service::RealtimeAuth,
+    store::{
+        Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, MemoryStore, Revocation,
+        StoreError, Write,
+    },
+};

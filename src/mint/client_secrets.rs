@@ -1,0 +1,197 @@
+//! `POST /v1/realtime/client_secrets` as a Tower service.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::future::{BoxFuture, Either, select};
+use http::{Method, Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower_service::Service;
+
+use super::{
+    JsonBody, Lifetimes, MAX_LIVE_TOKENS, MintError, request,
+    response::{self, body_unread, method_not_allowed, no_principal, refused, too_large},
+};
+#[cfg(feature = "tokio")]
+use crate::TokioRuntime;
+use crate::{Issued, KeyAdmin, Keys, Principal, Runtime, StoreError};
+
+/// The longest body that is read, in bytes.
+const MAX_BODY_LEN: usize = 64 * 1024;
+/// How long a body may take to arrive, and the store to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Mints tokens for browsers: the service behind `POST /v1/realtime/client_secrets`.
+///
+/// It takes the bodies that OpenAI's, xAI's and Swaram's clients send, and must stand behind
+/// [`RealtimeAuthLayer`](crate::RealtimeAuthLayer), whose [`Principal`] is the one that mints.
+///
+/// | request | answer |
+/// |---|---|
+/// | `{}` or no body | a token for 60 s |
+/// | `{"expires_after": {"seconds": 120}}` | a token for 120 s |
+/// | `{"session": {"voice": "marin"}, "model": "m"}` | a token for `m` alone, with that voice locked |
+/// | with an ephemeral key | 403 |
+/// | with a field that is not what it should be | 400 that names the field |
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower::{Layer, ServiceExt};
+/// use tower_realtime_auth::{
+///     ClientSecrets, Keys, MemoryStore, NewKey, RealtimeAuthLayer,
+///     http::{Request, StatusCode},
+/// };
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let mint = ClientSecrets::new(keys.clone());
+/// let mint = RealtimeAuthLayer::new(keys).layer(mint);
+///
+/// let request = Request::post("/v1/realtime/client_secrets")
+///     .header("authorization", format!("Bearer {}", issued.key().expose()))
+///     .body(r#"{"expires_after": {"anchor": "created_at", "seconds": 600}}"#.to_owned())?;
+/// let response = mint.clone().oneshot(request).await?;
+/// assert_eq!(response.status(), StatusCode::OK);
+///
+/// let request = Request::post("/v1/realtime/client_secrets")
+///     .header("authorization", format!("Bearer {}", issued.key().expose()))
+///     .body(r#"{"expires_after": {"seconds": -1}}"#.to_owned())?;
+/// let response = mint.oneshot(request).await?;
+/// assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct ClientSecrets<S> {
+    keys: Keys<S>,
+    lifetimes: Lifetimes,
+    max_live_tokens: u32,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl<S: KeyAdmin> ClientSecrets<S> {
+    /// Mints children of `keys`.
+    #[cfg(feature = "tokio")]
+    pub fn new(keys: impl Into<Keys<S>>) -> Self {
+        Self::new_with_runtime(keys, TokioRuntime)
+    }
+
+    /// The same on a runtime other than tokio.
+    pub fn new_with_runtime(keys: impl Into<Keys<S>>, runtime: impl Runtime) -> Self {
+        Self {
+            keys: keys.into(),
+            lifetimes: Lifetimes::default(),
+            max_live_tokens: MAX_LIVE_TOKENS,
+            runtime: Arc::new(runtime),
+        }
+    }
+
+    /// How long tokens may live. The default is [`Lifetimes::default`].
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
+    }
+
+    /// How many live tokens a key may have at once; past it, 429. The default is 10,000.
+    pub fn with_max_live_tokens(self, max_live_tokens: u32) -> Self {
+        Self { max_live_tokens, ..self }
+    }
+
+    /// Mints what the JSON `body` asks for, without HTTP.
+    ///
+    /// # Errors
+    /// If the body is not what it should be, or as [`Keys::mint`].
+    pub async fn mint(&self, parent: &Principal, body: &[u8]) -> Result<Issued, MintError> {
+        let token = request::read(body)?;
+        self.keys.mint_within(parent, token, &self.lifetimes, self.max_live_tokens).await
+    }
+
+    async fn respond<B>(self, request: Request<B>) -> Response<JsonBody>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        if request.method() != Method::POST {
+            return method_not_allowed();
+        }
+        let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+            return no_principal();
+        };
+        let body = match self.read(request.into_body()).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        let minting = pin!(self.mint(&principal, &body));
+        let minted = match select(minting, self.runtime.sleep(DEADLINE)).await {
+            Either::Left((minted, _)) => minted,
+            Either::Right(_) => Err(StoreError::new("no answer in time").into()),
+        };
+        minted.map_or_else(|error| refused(&error), |issued| response::minted(&issued))
+    }
+
+    async fn read<B>(&self, body: B) -> Result<Bytes, Response<JsonBody>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let reading = pin!(Limited::new(body, MAX_BODY_LEN).collect());
+        match select(reading, self.runtime.sleep(DEADLINE)).await {
+            Either::Left((Ok(collected), _)) => {
+                let mut body = collected.aggregate();
+                Ok(body.copy_to_bytes(body.remaining()))
+            }
+            Either::Left((Err(error), _)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Either::Left((Err(_), _)) | Either::Right(_) => Err(body_unread()),
+        }
+    }
+}
+
+impl<S, B> Service<Request<B>> for ClientSecrets<S>
+where
+    S: KeyAdmin,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<JsonBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let minting = self.clone().respond(request);
+        Box::pin(async { Ok(minting.await) })
+    }
+}
+
+impl<S> Clone for ClientSecrets<S> {
+    fn clone(&self) -> Self {
+        Self {
+            keys: self.keys.clone(),
+            lifetimes: self.lifetimes.clone(),
+            max_live_tokens: self.max_live_tokens,
+            runtime: Arc::clone(&self.runtime),
+        }
+    }
+}
+
+impl<S> fmt::Debug for ClientSecrets<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientSecrets")
+            .field("lifetimes", &self.lifetimes)
+            .field("max_live_tokens", &self.max_live_tokens)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,266 @@
+//! Minting: a secret key makes an ephemeral one that may do no more than itself.
+
+mod client_secrets;
+mod request;
+mod response;
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+pub use self::{client_secrets::ClientSecrets, response::JsonBody};
+use crate::{
+    ConfigError, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent, Principal,
+    Settings, StoreError, UnixMillis, event, session::Lock,
+};
+
+/// How many live tokens a key may have unless told otherwise.
+const MAX_LIVE_TOKENS: u32 = 10_000;
+
+/// How long minted tokens may live.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_realtime_auth::Lifetimes;
+///
+/// let secs = Duration::from_secs;
+/// let openai = Lifetimes::new(secs(10)..=secs(7_200), secs(600))?;
+/// assert!(Lifetimes::new(secs(10)..=secs(60), secs(600)).is_err());
+/// # Ok::<(), tower_realtime_auth::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifetimes {
+    range: RangeInclusive<Duration>,
+    default: Duration,
+}
+
+impl Default for Lifetimes {
+    /// 1 to 7,200 seconds; 60 where a request names none.
+    fn default() -> Self {
+        let range = Duration::from_secs(1)..=Duration::from_secs(7_200);
+        Self { range, default: Duration::from_secs(60) }
+    }
+}
+
+impl Lifetimes {
+    /// Lifetimes within `range`, counted in whole seconds; `default` where a request names none.
+    ///
+    /// # Errors
+    /// If the shortest is under a second, or `default` is not within the range.
+    pub fn new(range: RangeInclusive<Duration>, default: Duration) -> Result<Self, ConfigError> {
+        if *range.start() < Duration::from_secs(1) || !range.contains(&default) {
+            return Err(ConfigError::Lifetime);
+        }
+        Ok(Self { range, default })
+    }
+}
+
+/// What a token to mint is to be.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// `None`: the default, or what is left of the parent's lifetime if that is less.
+    lifetime: Option<Duration>,
+    grants: Grants,
+}
+
+impl NewToken {
+    /// A token that lives for `lifetime` and may do what its parent may.
+    #[must_use]
+    pub fn lasting(lifetime: Duration) -> Self {
+        Self { lifetime: Some(lifetime), grants: Grants::default() }
+    }
+
+    /// The same with these grants. What they leave out is inherited.
+    #[must_use]
+    pub fn with_grants(self, grants: Grants) -> Self {
+        Self { grants, ..self }
+    }
+}
+
+/// Why no token was minted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MintError {
+    /// Only a secret key mints.
+    NotASecretKey,
+    /// The request is not JSON, or one of its fields is not what it should be.
+    Invalid {
+        /// The field, as a dotted path. `None`: the body as a whole.
+        field: Option<String>,
+        /// What would be right.
+        message: String,
+    },
+    /// The token would get more than its parent has.
+    ExceedsParent {
+        /// The field, as a dotted path.
+        field: String,
+        /// What the parent has.
+        message: String,
+    },
+    /// The parent has as many live tokens as it may have.
+    TooManyTokens,
+    /// The parent was revoked or has expired while the token was being minted.
+    ParentGone,
+    /// The store could not answer.
+    Store(StoreError),
+    /// The operating system gave no random numbers.
+    Random,
+}
+
+impl MintError {
+    fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: Some(field.into()), message: message.into() }
+    }
+}
+
+impl fmt::Display for MintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotASecretKey => f.write_str("An ephemeral key cannot mint. Use a secret key."),
+            Self::Invalid { field: Some(field), message }
+            | Self::ExceedsParent { field, message } => {
+                write!(f, "Invalid value for '{field}': {message}")
+            }
+            Self::Invalid { field: None, message } => f.write_str(message),
+            Self::TooManyTokens => {
+                f.write_str("The key has too many live tokens. Wait for some to expire.")
+            }
+            Self::ParentGone => f.write_str("The API key is unknown, expired or revoked."),
+            Self::Store(_) => f.write_str("The token could not be stored. Try again shortly."),
+            Self::Random => f.write_str("The token could not be made. Try again shortly."),
+        }
+    }
+}
+
+impl std::error::Error for MintError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for MintError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<S: KeyAdmin> Keys<S> {
+    /// Mints an ephemeral key that may do no more than `parent`.
+    ///
+    /// # Errors
+    /// If `parent` is not a secret key or is gone, the token would exceed it, or the store cannot
+    /// answer.
+    pub async fn mint(&self, parent: &Principal, token: NewToken) -> Result<Issued, MintError> {
+        self.mint_within(parent, token, &Lifetimes::default(), MAX_LIVE_TOKENS).await
+    }
+
+    async fn mint_within(
+        &self,
+        parent: &Principal,
+        token: NewToken,
+        lifetimes: &Lifetimes,
+        max_live: u32,
+    ) -> Result<Issued, MintError> {
+        if parent.kind() != KeyKind::Secret {
+            return Err(MintError::NotASecretKey);
+        }
+        let grants = subset(parent.grants(), &token.grants)?;
+        let key = self.generate(KeyKind::Ephemeral, parent.environment()).map_err(from_key)?;
+        let record = self
+            .new_record(&key, parent.record().account().clone(), KeyKind::Ephemeral)
+            .map_err(from_key)?;
+        let now = record.created_at();
+        let lifetime = lifetime(token.lifetime, lifetimes, parent, now)?;
+        let record = record
+            .with_environment(parent.environment())
+            .with_parent(Some(Parent::new(parent.key_id().clone())))
+            .with_expires_at(Some(now.saturating_add(lifetime)))
+            .with_grants(grants);
+
+        match self.store().insert(record.clone(), Some(max_live)).await? {
+            Inserted::Yes => {}
+            Inserted::TooManyChildren => return Err(MintError::TooManyTokens),
+            // 196 random bits do not meet by chance.
+            Inserted::Taken => return Err(MintError::Random),
+        }
+        // A parent that was revoked after it let this request in must leave no child behind: what
+        // its revocation missed is seen here, and what comes later reaches the child.
+        let parent_now = self.store().find(parent.key_id()).await?;
+        let lives = |key: &crate::KeyRecord| !key.is_revoked() && !key.is_expired(self.now());
+        if !parent_now.as_deref().is_some_and(lives) {
+            self.revoke(record.id()).await?;
+            return Err(MintError::ParentGone);
+        }
+        event::minted(&record);
+        Ok(Issued::new(key, record.into()))
+    }
+}
+
+fn from_key(error: KeyError) -> MintError {
+    match error {
+        KeyError::Store(error) => MintError::Store(error),
+        KeyError::Random | KeyError::Taken | KeyError::Invalid(_) => MintError::Random,
+    }
+}
+
+/// The lifetime of a token asked for now.
+fn lifetime(
+    asked: Option<Duration>,
+    lifetimes: &Lifetimes,
+    parent: &Principal,
+    now: UnixMillis,
+) -> Result<Duration, MintError> {
+    const FIELD: &str = "expires_after.seconds";
+    let left = parent.record().remaining(now).unwrap_or(Duration::MAX);
+    let Some(asked) = asked else { return Ok(lifetimes.default.min(left)) };
+    if !lifetimes.range.contains(&asked) {
+        let (min, max) = (lifetimes.range.start().as_secs(), lifetimes.range.end().as_secs());
+        return Err(MintError::invalid(FIELD, format!("must be from {min} to {max}")));
+    }
+    if asked > left {
+        return Err(MintError::ExceedsParent {
+            field: FIELD.to_owned(),
+            message: format!("the key that mints lives {} more seconds", left.as_secs()),
+        });
+    }
+    Ok(asked)
+}
+
+/// What the child gets: what it asks for, and what the parent has where it asks for nothing.
+fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
+    let mut grants = Grants::default();
+    match (asked.models(), parent.models()) {
+        (Some(asked), of_parent) => {
+            let missing = asked
+                .iter()
+                .find(|model| of_parent.is_some_and(|of_parent| !of_parent.contains(model)));
+            if missing.is_some() {
+                return Err(MintError::ExceedsParent {
+                    field: "model".to_owned(),
+                    message: "the key that mints does not allow this model".to_owned(),
+                });
+            }
+            grants = grants.with_models(asked.iter().cloned());
+        }
+        (None, Some(of_parent)) => grants = grants.with_models(of_parent.iter().cloned()),
+        (None, None) => {}
+    }
+    match (asked.session(), parent.session()) {
+        (Some(asked), Some(of_parent)) => {
+            let mut remaining = asked.as_map().clone();
+            if let Some(path) = Lock::new(of_parent.as_map()).filter(&mut remaining).first() {
+                return Err(MintError::ExceedsParent {
+                    field: format!("session.{path}"),
+                    message: "the key that mints has locked it to another value".to_owned(),
+                });
+            }
+            grants = grants.with_session(of_parent.updated(asked));
+        }
+        (Some(only), None) | (None, Some(only)) => {
+            grants = grants.with_session(Settings::clone(only));
+        }
+        (None, None) => {}
+    }
+    Ok(grants)
+}

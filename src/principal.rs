@@ -1,0 +1,132 @@
+//! Who is calling.
+
+use std::{fmt, sync::Arc};
+
+use http::HeaderValue;
+
+use crate::{
+    CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, UnixMillis, decision::Good,
+};
+
+/// Who is calling, as one request proved it. In the extensions of every request that the layer
+/// lets through.
+///
+/// Cheap to clone. It never holds the key.
+///
+/// ```
+/// use tower_realtime_auth::{Principal, http::Request};
+///
+/// fn handle<B>(request: &Request<B>) -> String {
+///     match request.extensions().get::<Principal>() {
+///         Some(principal) => format!("hello, {}", principal.account()),
+///         None => "is the layer in place?".to_owned(),
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Principal {
+    record: Arc<KeyRecord>,
+    source: CredentialSource,
+    accepted_at: UnixMillis,
+    model: Option<Arc<str>>,
+    protocol: Option<HeaderValue>,
+}
+
+impl Principal {
+    /// A principal for tests of what stands behind the layer.
+    #[must_use]
+    pub fn new(record: Arc<KeyRecord>, source: CredentialSource, accepted_at: UnixMillis) -> Self {
+        Self { record, source, accepted_at, model: None, protocol: None }
+    }
+
+    pub(crate) fn of(good: Good, source: CredentialSource, accepted_at: UnixMillis) -> Self {
+        let Good { record, model } = good;
+        Self { record, source, accepted_at, model, protocol: None }
+    }
+
+    pub(crate) fn with_protocol(self, protocol: Option<HeaderValue>) -> Self {
+        Self { protocol, ..self }
+    }
+
+    /// Whose key it is.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.record.account()
+    }
+
+    /// The public name of the key.
+    #[must_use]
+    pub fn key_id(&self) -> &KeyId {
+        self.record.id()
+    }
+
+    /// Secret or ephemeral.
+    #[must_use]
+    pub fn kind(&self) -> KeyKind {
+        self.record.kind()
+    }
+
+    /// Live or test.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        self.record.environment()
+    }
+
+    /// Where the credential stood.
+    #[must_use]
+    pub const fn source(&self) -> CredentialSource {
+        self.source
+    }
+
+    /// When the request was accepted.
+    #[must_use]
+    pub const fn accepted_at(&self) -> UnixMillis {
+        self.accepted_at
+    }
+
+    /// What the key may do.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        self.record.grants()
+    }
+
+    /// The record of the key.
+    #[must_use]
+    pub const fn record(&self) -> &Arc<KeyRecord> {
+        &self.record
+    }
+
+    /// The model that this session is bound to, if the key grants certain models only. `None`
+    /// leaves the choice to the service.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The subprotocol with which the handshake is answered unless the inner service names one
+    /// itself. `None` if there is none, or none but the entry that carried the credential.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_ref().and_then(|protocol| protocol.to_str().ok())
+    }
+
+    /// The guard that keeps a session of this principal to the settings and the model of its key.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub fn guard(&self) -> crate::SessionGuard {
+        crate::SessionGuard::new(self.grants(), self.model())
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal")
+            .field("account", &self.account())
+            .field("key_id", self.key_id())
+            .field("kind", &self.kind())
+            .field("source", &self.source)
+            .field("model", &self.model)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}

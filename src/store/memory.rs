@@ -1,0 +1,192 @@
+//! Keys in the memory of one process.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fmt,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use super::{
+    Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, Revocation, StoreError, Write,
+};
+use crate::{KeyDigest, KeyId, KeyKind, KeyRecord, Parent, UnixMillis};
+
+/// How long an expired ephemeral key is remembered, so that its refusal can say why.
+const REMEMBER_EXPIRED: Duration = Duration::from_secs(60);
+
+/// A store in memory: fast, shared by the clones of an `Arc`, and empty after a restart.
+///
+/// Ephemeral keys are forgotten a minute after they expired; secret keys stay.
+///
+/// ```
+/// # futures_util::FutureExt::now_or_never(async {
+/// use tower_realtime_auth::{Keys, MemoryStore, NewKey};
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// assert!(issued.key().expose().starts_with("sk_live_"));
+/// # Ok::<(), tower_realtime_auth::KeyError>(())
+/// # }).expect("a store in memory answers at once").unwrap();
+/// ```
+#[derive(Default)]
+pub struct MemoryStore {
+    // One lock over all tables: a revoke must be seen whole. Std's maps hash with a random seed,
+    // so that imported keys cannot be chosen to collide.
+    tables: RwLock<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    by_digest: HashMap<KeyDigest, Arc<KeyRecord>>,
+    by_id: HashMap<KeyId, KeyDigest>,
+    children: HashMap<KeyId, HashSet<KeyId>>,
+    expiring: BTreeSet<(UnixMillis, KeyId)>,
+}
+
+impl MemoryStore {
+    /// A store without keys.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> Result<T, StoreError> {
+        // A poisoned lock may hold half a change: better no answer than a wrong one.
+        let tables = self.tables.read().map_err(|_| StoreError::new("a writer panicked"))?;
+        Ok(read(&tables))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Tables) -> T) -> Result<T, StoreError> {
+        let mut tables = self.tables.write().map_err(|_| StoreError::new("a writer panicked"))?;
+        Ok(write(&mut tables))
+    }
+}
+
+impl KeyStore for MemoryStore {
+    fn lookup(&self, digest: &KeyDigest) -> Lookup {
+        Answer::ready(self.read(|tables| tables.by_digest.get(digest).cloned()))
+    }
+}
+
+impl KeyAdmin for MemoryStore {
+    fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted> {
+        Answer::ready(self.write(|tables| tables.insert(record, max_children)))
+    }
+
+    fn find(&self, id: &KeyId) -> Write<'_, Option<Arc<KeyRecord>>> {
+        Answer::ready(self.read(|tables| tables.find(id).cloned()))
+    }
+
+    fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64> {
+        Answer::ready(self.write(|tables| tables.revoke(what, at)))
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {
+        Answer::ready(self.read(|tables| tables.list(filter)))
+    }
+}
+
+impl Tables {
+    fn find(&self, id: &KeyId) -> Option<&Arc<KeyRecord>> {
+        self.by_digest.get(self.by_id.get(id)?)
+    }
+
+    fn insert(&mut self, record: KeyRecord, max_children: Option<u32>) -> Inserted {
+        let now = record.created_at();
+        self.forget_expired(now);
+        if self.by_id.contains_key(record.id()) || self.by_digest.contains_key(record.digest()) {
+            return Inserted::Taken;
+        }
+        if let (Some(parent), Some(max)) = (record.parent(), max_children)
+            && self.live_children(parent.id(), now) >= usize::try_from(max).unwrap_or(usize::MAX)
+        {
+            return Inserted::TooManyChildren;
+        }
+        if let Some(parent) = record.parent() {
+            let children = self.children.entry(parent.id().clone()).or_default();
+            children.insert(record.id().clone());
+        }
+        if let (KeyKind::Ephemeral, Some(expires_at)) = (record.kind(), record.expires_at()) {
+            self.expiring.insert((expires_at, record.id().clone()));
+        }
+        self.by_id.insert(record.id().clone(), *record.digest());
+        self.by_digest.insert(*record.digest(), Arc::new(record));
+        Inserted::Yes
+    }
+
+    fn live_children(&self, parent: &KeyId, now: UnixMillis) -> usize {
+        let children = self.children.get(parent).into_iter().flatten();
+        children
+            .filter_map(|child| self.find(child))
+            .filter(|child| !child.is_expired(now) && !child.is_revoked())
+            .count()
+    }
+
+    fn revoke(&mut self, what: &Revocation, at: UnixMillis) -> u64 {
+        let roots: Vec<KeyId> = match what {
+            Revocation::Key(id) => vec![id.clone()],
+            Revocation::Account(account) => {
+                let of_account = self.by_digest.values().filter(|key| key.account() == account);
+                of_account.map(|key| key.id().clone()).collect()
+            }
+        };
+        let mut touched = 0;
+        for root in &roots {
+            touched += self.change(root, |record| {
+                let first = record.revoked_at().unwrap_or(at);
+                record.with_revoked_at(Some(first))
+            });
+            let children = self.children.get(root).cloned().unwrap_or_default();
+            for child in &children {
+                touched += self.change(child, |record| {
+                    let first = record.parent().and_then(Parent::revoked_at).unwrap_or(at);
+                    let parent = Parent::new(root.clone()).with_revoked_at(Some(first));
+                    record.with_parent(Some(parent))
+                });
+            }
+        }
+        touched
+    }
+
+    fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> u64 {
+        let Some(digest) = self.by_id.get(id) else { return 0 };
+        let Some(record) = self.by_digest.get_mut(digest) else { return 0 };
+        *record = Arc::new(change(KeyRecord::clone(record)));
+        1
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Vec<Arc<KeyRecord>> {
+        let wanted = |record: &&Arc<KeyRecord>| {
+            filter.account.as_ref().is_none_or(|account| record.account() == account)
+        };
+        let mut records: Vec<_> = self.by_digest.values().filter(wanted).cloned().collect();
+        records.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
+        records
+    }
+
+    fn forget_expired(&mut self, now: UnixMillis) {
+        while let Some((expires_at, _)) = self.expiring.first() {
+            if expires_at.saturating_add(REMEMBER_EXPIRED) > now {
+                break;
+            }
+            let Some((_, id)) = self.expiring.pop_first() else { break };
+            let digest = self.by_id.remove(&id);
+            let record = digest.and_then(|digest| self.by_digest.remove(&digest));
+            let Some(parent) = record.as_ref().and_then(|record| record.parent()) else { continue };
+            if let Some(children) = self.children.get_mut(parent.id()) {
+                children.remove(&id);
+                if children.is_empty() {
+                    self.children.remove(parent.id());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.read(|tables| tables.by_id.len()).ok();
+        f.debug_struct("MemoryStore").field("keys", &keys).finish_non_exhaustive()
+    }
+}
