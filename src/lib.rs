@@ -1,5 +1,18 @@
 //! docs
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(
+    missing_debug_implementations,
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    // Nothing that input reaches may panic.
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
 #[cfg(feature = "axum")]
 mod axum;
