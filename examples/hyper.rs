@@ -1,8 +1,8 @@
 //! The layer with hyper alone: an echo server over WebSocket, and the mint endpoint beside it.
 //!
-//!     cargo run --example hyper
+//!     cargo run --example hyper [ADDRESS]
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
@@ -48,7 +48,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let app = RealtimeAuthLayer::new(keys).with_body(body).layer(api);
 
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 8788))).await?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8788".to_owned());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("a secret key, shown this once: {}", issued.key().expose());
     loop {
