@@ -4,11 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-#[cfg(feature = "close")]
-use crate::Closing;
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
-use crate::{Conflicts, FromBytes, KeyStore, Keys, Profile, RealtimeAuth, RefusalMode, Runtime};
+#[cfg(feature = "close")]
+use crate::{Closing, RefusalMode};
+use crate::{Conflicts, FromBytes, KeyStore, Keys, Profile, RealtimeAuth, Runtime};
 
 /// Lets requests with a good key through, with a [`Principal`](crate::Principal) in their
 /// extensions, and refuses all others.
@@ -61,7 +61,7 @@ pub struct RealtimeAuthLayer<S, M = FromBytes> {
 pub(crate) struct Config {
     pub(crate) profile: Profile,
     pub(crate) conflicts: Conflicts,
-    #[cfg_attr(not(feature = "close"), allow(dead_code, reason = "there is but one door"))]
+    #[cfg(feature = "close")]
     pub(crate) refusal: RefusalMode,
     #[cfg(feature = "close")]
     pub(crate) closing: Closing,
@@ -81,6 +81,7 @@ impl<S: KeyStore> RealtimeAuthLayer<S> {
         let config = Config {
             profile: Profile::default(),
             conflicts: Conflicts::default(),
+            #[cfg(feature = "close")]
             refusal: RefusalMode::default(),
             #[cfg(feature = "close")]
             closing: Closing::default(),
@@ -174,10 +175,9 @@ impl fmt::Debug for Config {
         debug
             .field("profile", &self.profile)
             .field("conflicts", &self.conflicts)
-            .field("refusal", &self.refusal)
             .field("lookup_deadline", &self.lookup_deadline);
         #[cfg(feature = "close")]
-        debug.field("closing", &self.closing);
+        debug.field("refusal", &self.refusal).field("closing", &self.closing);
         debug.finish_non_exhaustive()
     }
 }

@@ -46,7 +46,7 @@ pub use self::axum::MissingPrincipal;
 #[cfg(feature = "mint")]
 pub use self::mint::{ClientSecrets, JsonBody, Lifetimes, MintError, NewToken};
 #[cfg(feature = "close")]
-pub use self::rejection::{CloseFrame, Closing};
+pub use self::rejection::{CloseFrame, Closing, RefusalMode};
 #[cfg(feature = "tokio")]
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
@@ -64,7 +64,7 @@ pub use self::{
     layer::RealtimeAuthLayer,
     principal::Principal,
     profile::Profile,
-    rejection::{RefusalMode, Rejection, RejectionKind},
+    rejection::{Rejection, RejectionKind},
     runtime::Runtime,
     service::RealtimeAuth,
     store::{

@@ -26,6 +26,7 @@ use crate::{ConfigError, handshake::is_token};
 pub struct Profile {
     protocols: Arc<[HeaderValue]>,
     credential_prefixes: Arc<[Box<str>]>,
+    #[cfg(feature = "close")]
     metadata_prefixes: Arc<[Box<str>]>,
     query_names: Arc<[Box<str>]>,
 }
@@ -36,6 +37,7 @@ impl Default for Profile {
         Self {
             protocols: Arc::new([HeaderValue::from_static("realtime")]),
             credential_prefixes: boxed(&["openai-insecure-api-key.", "xai-client-secret."]),
+            #[cfg(feature = "close")]
             metadata_prefixes: boxed(&[
                 "openai-organization.",
                 "openai-project.",
@@ -78,10 +80,12 @@ impl Profile {
         Ok(Self { credential_prefixes: prefixes.into(), ..self })
     }
 
-    /// What a subprotocol begins with that says something about the client and is never selected.
+    /// What a subprotocol begins with that says something about the client. It is selected only
+    /// to close a refused handshake that offers nothing else.
     ///
     /// # Errors
     /// If one is not a `token`, as a subprotocol must be.
+    #[cfg(feature = "close")]
     pub fn with_metadata_prefixes<'a>(
         self,
         prefixes: impl IntoIterator<Item = &'a str>,
@@ -114,6 +118,7 @@ impl Profile {
         prefixes.find_map(|prefix| entry.strip_prefix(prefix.as_bytes()))
     }
 
+    #[cfg(feature = "close")]
     pub(crate) fn is_metadata(&self, entry: &[u8]) -> bool {
         self.metadata_prefixes.iter().any(|prefix| entry.starts_with(prefix.as_bytes()))
     }

@@ -124,11 +124,7 @@ impl<S: KeyStore, M> Auth<S, M> {
     /// Answers a refused request, by the door that its client can see through.
     pub(crate) fn refuse<B, R>(
         &self,
-        #[cfg_attr(
-            not(feature = "close"),
-            allow(unused_mut, reason = "the other door takes from it")
-        )]
-        mut request: Request<B>,
+        request: Request<B>,
         rejection: Rejection,
         handshake: Handshake,
     ) -> Response<R>
@@ -136,13 +132,13 @@ impl<S: KeyStore, M> Auth<S, M> {
         M: MakeBody<R>,
     {
         event::refused(rejection);
+        let is_http1 = request.version() <= Version::HTTP_11;
         #[cfg(feature = "close")]
         if let Some(response) =
-            rejection::try_close(&mut request, handshake, rejection, &self.config, &self.make_body)
+            rejection::try_close(request, handshake, rejection, &self.config, &self.make_body)
         {
             return response;
         }
-        let is_http1 = request.version() <= Version::HTTP_11;
         rejection::respond(rejection, handshake, is_http1, &self.make_body)
     }
 }

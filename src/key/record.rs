@@ -234,16 +234,17 @@ pub struct Grants {
 impl Grants {
     /// The same, for these models alone. An empty list allows none.
     #[must_use]
-    pub fn with_models<T: Into<Arc<str>>>(self, models: impl IntoIterator<Item = T>) -> Self {
-        let models = models.into_iter().map(Into::into).collect();
-        Self { models: Some(models), ..self }
+    pub fn with_models<T: Into<Arc<str>>>(mut self, models: impl IntoIterator<Item = T>) -> Self {
+        self.models = Some(models.into_iter().map(Into::into).collect());
+        self
     }
 
     /// The same, with these session settings, which are then locked.
     #[cfg(feature = "session")]
     #[must_use]
-    pub fn with_session(self, session: Settings) -> Self {
-        Self { session: Some(session), ..self }
+    pub fn with_session(mut self, session: Settings) -> Self {
+        self.session = Some(session);
+        self
     }
 
     /// The models that may be named. `None`: any.

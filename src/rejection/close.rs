@@ -34,7 +34,7 @@ use hyper::{
 use sha1::{Digest, Sha1};
 
 use super::{
-    CloseFrame, RefusalMode, Rejection, RejectionKind, Says,
+    CloseFrame, Rejection, RejectionKind, Says,
     frame::{CloseFinder, Seen, write_text},
 };
 use crate::{
@@ -42,6 +42,20 @@ use crate::{
     handshake::{Handshake, select_to_refuse},
     layer::Config,
 };
+
+/// By which door a refused handshake leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalMode {
+    /// Closes with a code where the client cannot read a status: its credential came as a
+    /// subprotocol or in the query, or it sent an `Origin` and no credential. Else an HTTP status.
+    #[default]
+    Auto,
+    /// Closes with a code wherever there is a handshake to complete.
+    Always,
+    /// Always an HTTP status.
+    Never,
+}
 
 /// How refused handshakes are closed: with what code, and within which bounds.
 ///
@@ -148,7 +162,7 @@ impl Drop for Permit {
 
 /// Refuses by completing the handshake, if the mode wants it and the handshake allows it.
 pub(crate) fn try_close<B, M, R>(
-    request: &mut Request<B>,
+    mut request: Request<B>,
     handshake: Handshake,
     rejection: Rejection,
     config: &Config,
@@ -158,7 +172,7 @@ where
     M: MakeBody<R>,
 {
     let Config { closing, runtime, .. } = config;
-    if !handshake.is_websocket() || !wants_code(request, rejection, config.refusal) {
+    if !handshake.is_websocket() || !wants_code(&request, rejection, config.refusal) {
         return None;
     }
     let protocol = select_to_refuse(request.headers(), &config.profile)?;

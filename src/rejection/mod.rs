@@ -15,7 +15,10 @@ use std::{fmt, time::Duration};
 pub(crate) use self::close::try_close;
 pub(crate) use self::http::respond;
 #[cfg(feature = "close")]
-pub use self::{close::Closing, frame::CloseFrame};
+pub use self::{
+    close::{Closing, RefusalMode},
+    frame::CloseFrame,
+};
 use crate::CredentialSource;
 
 /// Why a request was refused. In the extensions of every response that the layer makes itself.
@@ -196,18 +199,4 @@ enum Challenge {
     InvalidRequest,
     InvalidToken,
     InsufficientScope,
-}
-
-/// By which door a refused handshake leaves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefusalMode {
-    /// Closes with a code where the client cannot read a status: its credential came as a
-    /// subprotocol or in the query, or it sent an `Origin` and no credential. Else an HTTP status.
-    #[default]
-    Auto,
-    /// Closes with a code wherever there is a handshake to complete.
-    Always,
-    /// Always an HTTP status.
-    Never,
 }

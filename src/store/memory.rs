@@ -99,7 +99,7 @@ impl Tables {
             return Inserted::Taken;
         }
         if let (Some(parent), Some(max)) = (record.parent(), max_children)
-            && self.live_children(parent.id(), now) >= usize::try_from(max).unwrap_or(usize::MAX)
+            && self.has_live_children(parent.id(), usize::try_from(max).unwrap_or(usize::MAX), now)
         {
             return Inserted::TooManyChildren;
         }
@@ -115,12 +115,18 @@ impl Tables {
         Inserted::Yes
     }
 
-    fn live_children(&self, parent: &KeyId, now: UnixMillis) -> usize {
-        let children = self.children.get(parent).into_iter().flatten();
-        children
-            .filter_map(|child| self.find(child))
-            .filter(|child| !child.is_expired(now) && !child.is_revoked())
-            .count()
+    /// Whether `parent` has `count` children that are neither expired nor revoked.
+    fn has_live_children(&self, parent: &KeyId, count: usize, now: UnixMillis) -> bool {
+        let Some(children) = self.children.get(parent) else { return count == 0 };
+        // Those that are remembered although they no longer live seldom make up the number, so
+        // that it is seldom necessary to look at each.
+        children.len() >= count
+            && children
+                .iter()
+                .filter_map(|child| self.find(child))
+                .filter(|child| !child.is_expired(now) && !child.is_revoked())
+                .count()
+                >= count
     }
 
     fn revoke(&mut self, what: &Revocation, at: UnixMillis) -> u64 {
