@@ -4,7 +4,6 @@
     missing_debug_implementations,
     missing_docs,
     unreachable_pub,
-    clippy::needless_pass_by_value,
     // Nothing that input reaches may panic.
     clippy::expect_used,
     clippy::indexing_slicing,
