@@ -27,6 +27,16 @@ pub enum ConfigError {
         /// The text as given.
         text: String,
     },
+    /// A name that no header can have (RFC 9110 §5.1).
+    HeaderName {
+        /// The text as given.
+        text: String,
+    },
+    /// An authentication scheme that is not a `token` (RFC 9110 §11.1).
+    Scheme {
+        /// The text as given.
+        text: String,
+    },
     /// A query parameter without a name.
     EmptyQueryName,
     /// A range of lifetimes that is empty, or a default outside of it.
@@ -50,6 +60,8 @@ impl fmt::Display for ConfigError {
                 f,
                 "subprotocol {text:?} must be a token: letters, digits and !#$%&'*+-.^_`|~"
             ),
+            Self::HeaderName { text } => write!(f, "{text:?} is not the name of a header"),
+            Self::Scheme { text } => write!(f, "authentication scheme {text:?} must be a token"),
             Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
             Self::Lifetime => write!(
                 f,

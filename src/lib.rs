@@ -62,7 +62,7 @@ pub use self::{
     },
     layer::RealtimeAuthLayer,
     principal::Principal,
-    profile::Profile,
+    profile::{HeaderForm, Profile, SubprotocolForm},
     rejection::{Rejection, RejectionKind},
     runtime::Runtime,
     service::RealtimeAuth,

@@ -1,8 +1,8 @@
 //! Credentials: where a request may carry one, which of them decides, and taking them out.
 //!
-//! 1. Places are looked at in a fixed order: `Authorization`, query, subprotocol.
-//! 2. Two different credentials in one place are malformed; equal repeats are one; an empty one is
-//!    none.
+//! 1. Places are looked at in a fixed order: header, query, subprotocol.
+//! 2. Two different credentials in one place are malformed; equal repeats are one; an empty one
+//!    and the word `null` are none.
 //! 3. What is too long or holds an illegal byte is malformed and is neither hashed nor looked up.
 //! 4. Which place decides if several hold a credential is the [`Conflicts`] policy.
 //! 5. An accepted request loses the credentials of all places, also those that did not decide.
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialSource {
-    /// The `Authorization` header.
+    /// A header, such as `Authorization`.
     Header,
     /// A query parameter.
     Query,
@@ -79,13 +79,19 @@ impl<'a> Found<'a> {
     fn and(self, text: Text<'a>) -> Self {
         match self {
             Self::Malformed => Self::Malformed,
-            kept if text.bytes().is_empty() => kept,
+            kept if is_no_key(text.bytes()) => kept,
             _ if !is_key(text.bytes()) => Self::Malformed,
             Self::Nothing => Self::One(text),
             Self::One(first) if first.bytes() == text.bytes() => Self::One(first),
             Self::One(_) => Self::Malformed,
         }
     }
+}
+
+/// Whether a text stands for the absence of a key. `null` is what JavaScript makes of one that it
+/// does not have: openai-realtime-api-beta offers it in relay mode.
+fn is_no_key(text: &[u8]) -> bool {
+    text.is_empty() || text == b"null"
 }
 
 fn is_key(text: &[u8]) -> bool {
@@ -148,7 +154,7 @@ impl Candidates {
             Found::Nothing
         };
         let places = [
-            (Header, header::find(headers)),
+            (Header, header::find(headers, profile)),
             (Query, query::find(request.uri(), profile)),
             (Subprotocol, in_offers),
         ];
@@ -212,7 +218,7 @@ pub(crate) fn consumed_entry<'a, B>(
 ///
 /// With `keep_entry`, answers the subprotocol entry that carried the credential.
 pub(crate) fn strip(parts: &mut Parts, profile: &Profile, keep_entry: bool) -> Option<HeaderValue> {
-    header::strip(&mut parts.headers);
+    header::strip(&mut parts.headers, profile);
     query::strip(&mut parts.uri, profile);
     subprotocol::strip(&mut parts.headers, profile, keep_entry)
 }

@@ -1,11 +1,14 @@
 //! A credential as a subprotocol: all that a browser can send (RFC 6455 §4.1).
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
+use zeroize::Zeroizing;
 
-use super::{Found, Text};
+use super::{Found, Text, is_no_key};
 use crate::{
-    handshake::{offers, offers_within_bounds},
+    MAX_CREDENTIAL_LEN,
+    handshake::{Key, Kind, Offer, offers, offers_within_bounds},
     profile::Profile,
 };
 
@@ -14,14 +17,33 @@ pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
     if !offers_within_bounds(headers) {
         return Found::Malformed;
     }
-    offers(headers)
-        .filter_map(|entry| profile.credential_in(entry))
-        .fold(Found::Nothing, |found, credential| found.and(Text::Borrowed(credential)))
+    offers(headers, profile).fold(Found::Nothing, |found, offer| match offer.kind {
+        Kind::Credential(Key::Plain(text)) => found.and(Text::Borrowed(text)),
+        Kind::Credential(Key::Base64Url(text)) => match decode(text) {
+            Some(text) => found.and(Text::Decoded(text)),
+            None => Found::Malformed,
+        },
+        Kind::Other => found,
+    })
+}
+
+fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    if text.len() > MAX_CREDENTIAL_LEN * 4 / 3 {
+        return None;
+    }
+    let mut decoded = Zeroizing::new(vec![0; text.len()]);
+    let len = URL_SAFE_NO_PAD.decode_slice(text, &mut decoded).ok()?;
+    decoded.truncate(len);
+    Some(decoded)
 }
 
 /// The entry that carries the credential.
 pub(super) fn entry<'a>(headers: &'a HeaderMap, profile: &Profile) -> Option<&'a [u8]> {
-    offers(headers).find(|entry| profile.credential_in(entry).is_some_and(|key| !key.is_empty()))
+    let carries_key = |offer: &Offer<'_>| match offer.kind {
+        Kind::Credential(Key::Plain(text) | Key::Base64Url(text)) => !is_no_key(text),
+        Kind::Other => false,
+    };
+    offers(headers, profile).find(carries_key).map(|offer| offer.entry)
 }
 
 /// Removes the credentials and joins the other entries on one line.
@@ -33,11 +55,11 @@ pub(super) fn strip(
     profile: &Profile,
     keep_entry: bool,
 ) -> Option<HeaderValue> {
-    let is_credential = |entry: &&[u8]| profile.credential_in(entry).is_some();
-    if !offers(headers).any(|entry| is_credential(&entry)) {
+    if !offers(headers, profile).any(|offer| offer.is_credential()) {
         return None;
     }
-    let kept = join(|| offers(headers).filter(|entry| !is_credential(entry)), profile);
+    let others = || offers(headers, profile).filter(|offer| !offer.is_credential());
+    let kept = join(|| others().map(|offer| offer.entry), profile);
     let is_all = entry(headers, profile).is_some_and(|entry| {
         headers.get(SEC_WEBSOCKET_PROTOCOL).is_some_and(|line| line.as_bytes() == entry)
     });
