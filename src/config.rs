@@ -39,6 +39,8 @@ pub enum ConfigError {
     },
     /// A query parameter without a name.
     EmptyQueryName,
+    /// A pepper of fewer than 32 bytes.
+    ShortPepper,
     /// A range of lifetimes that is empty, or a default outside of it.
     Lifetime,
 }
@@ -63,6 +65,7 @@ impl fmt::Display for ConfigError {
             Self::HeaderName { text } => write!(f, "{text:?} is not the name of a header"),
             Self::Scheme { text } => write!(f, "authentication scheme {text:?} must be a token"),
             Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
+            Self::ShortPepper => write!(f, "a pepper needs at least 32 random bytes"),
             Self::Lifetime => write!(
                 f,
                 "the shortest lifetime must be at least 1 s, and the default between the \

@@ -1,13 +1,75 @@
-//! One event per decision, without a byte of any credential.
+//! One event per decision, to tracing and to whoever listens, without a byte of any credential.
 
-use crate::{Principal, Rejection, StoreError};
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    Principal, Rejection, StoreError, UnixMillis, inquiry::Inquiry, layer::Config, service::Refused,
+};
 
 #[cfg(feature = "tracing")]
 const TARGET: &str = "tower_realtime_auth";
 
-/// A request was let through. `presented` counts the places that held a credential.
-#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
-pub(crate) fn accepted(principal: &Principal, presented: u8) {
+/// What was decided about one request, for whoever keeps an audit trail. Holds nothing secret.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'a> {
+    outcome: Outcome<'a>,
+    presented: u8,
+    elapsed: Duration,
+}
+
+/// The two ways that a decision can fall.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// The request was let through.
+    Accepted(&'a Principal),
+    /// It was not.
+    Refused(Rejection),
+}
+
+impl<'a> Decision<'a> {
+    /// Accepted or refused, and whom or why.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome<'a> {
+        self.outcome
+    }
+
+    /// Whether more than one place of the request held a credential.
+    #[must_use]
+    pub const fn is_ambiguous(&self) -> bool {
+        self.presented > 1
+    }
+
+    /// How long the decision took, by the clock of the keys: in milliseconds.
+    #[must_use]
+    pub const fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+/// Whoever listens to decisions.
+#[derive(Clone)]
+pub(crate) struct Audit(Arc<dyn Fn(&Decision<'_>) + Send + Sync>);
+
+impl Audit {
+    pub(crate) fn new(listener: impl Fn(&Decision<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Audit(..)")
+    }
+}
+
+/// A request was let through.
+pub(crate) fn accepted(
+    principal: &Principal,
+    inquiry: &Inquiry,
+    config: &Config,
+    now: impl FnOnce() -> UnixMillis,
+) {
     #[cfg(feature = "tracing")]
     tracing::debug!(
         target: TARGET,
@@ -15,21 +77,35 @@ pub(crate) fn accepted(principal: &Principal, presented: u8) {
         key_id = %principal.key_id(),
         kind = principal.kind().as_str(),
         source = principal.source().as_str(),
-        ambiguous = presented > 1,
+        ambiguous = inquiry.presented() > 1,
         "accepted"
     );
+    tell(config, Outcome::Accepted(principal), inquiry.presented(), inquiry.began, now);
 }
 
 /// A request was refused.
-#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
-pub(crate) fn refused(rejection: Rejection) {
+pub(crate) fn refused(refused: &Refused, config: &Config, now: impl FnOnce() -> UnixMillis) {
     #[cfg(feature = "tracing")]
     tracing::info!(
         target: TARGET,
-        reason = rejection.kind().as_str(),
-        source = rejection.source().map(crate::CredentialSource::as_str),
+        reason = refused.rejection.kind().as_str(),
+        source = refused.rejection.source().map(crate::CredentialSource::as_str),
+        ambiguous = refused.presented > 1,
         "refused"
     );
+    tell(config, Outcome::Refused(refused.rejection), refused.presented, refused.began, now);
+}
+
+fn tell(
+    config: &Config,
+    outcome: Outcome<'_>,
+    presented: u8,
+    began: Option<UnixMillis>,
+    now: impl FnOnce() -> UnixMillis,
+) {
+    if let (Some(Audit(listener)), Some(began)) = (&config.on_decision, began) {
+        listener(&Decision { outcome, presented, elapsed: now().since(began) });
+    }
 }
 
 /// Why a refusal as `store_unavailable` follows.

@@ -1,4 +1,4 @@
-//! What becomes of a request: looking up, then inner and echo, or refused.
+//! What becomes of a request: looking up, then inner and what follows, or refused.
 
 use std::{
     fmt,
@@ -13,7 +13,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    KeyStore, MakeBody, Principal, Rejection, handshake::Handshake, inquiry::Inquiry, service::Auth,
+    KeyStore, MakeBody, Rejection, Use,
+    handshake::Handshake,
+    inquiry::{Accepted, Inquiry},
+    service::Auth,
 };
 
 pin_project! {
@@ -29,22 +32,42 @@ pin_project! {
     #[project = StateProj]
     enum State<F, P, R> {
         LookingUp { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, echo: Option<Echo> },
+        Inner { #[pin] future: F, completion: Option<Completion> },
         Refused { response: Option<Response<R>> },
     }
 }
 
-/// The subprotocol to answer a completed handshake with.
-pub(crate) struct Echo {
-    pub(crate) protocol: HeaderValue,
-    pub(crate) handshake: Handshake,
+/// What is to be done once the inner service has completed a handshake.
+pub(crate) struct Completion {
+    handshake: Handshake,
+    /// The subprotocol to answer.
+    protocol: Option<HeaderValue>,
+    /// The use of the key to spend.
+    reserved: Option<Use>,
 }
 
-impl Echo {
-    /// Names the subprotocol, unless the inner service named one or did not complete anything.
-    fn put_into<R>(self, response: &mut Response<R>) {
-        if self.handshake.is_completed_by(response) {
-            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(self.protocol);
+impl Completion {
+    /// `None` if there is nothing to do.
+    pub(crate) fn new(
+        handshake: Handshake,
+        protocol: Option<HeaderValue>,
+        reserved: Option<Use>,
+    ) -> Option<Self> {
+        let something = protocol.is_some() || reserved.is_some();
+        something.then_some(Self { handshake, protocol, reserved })
+    }
+
+    /// Names the subprotocol, unless the inner service named one, and spends the use. If the
+    /// response completes nothing, the use goes back to the key.
+    fn apply<R>(self, response: &mut Response<R>) {
+        if !self.handshake.is_completed_by(response) {
+            return;
+        }
+        if let Some(protocol) = self.protocol {
+            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
+        }
+        if let Some(reserved) = self.reserved {
+            reserved.commit();
         }
     }
 }
@@ -54,8 +77,8 @@ impl<F, P, R> ResponseFuture<F, P, R> {
         Self { state: State::LookingUp { parked: Some(Box::new(parked)) } }
     }
 
-    pub(crate) const fn inner(future: F, echo: Option<Echo>) -> Self {
-        Self { state: State::Inner { future, echo } }
+    pub(crate) const fn inner(future: F, completion: Option<Completion>) -> Self {
+        Self { state: State::Inner { future, completion } }
     }
 
     pub(crate) const fn refused(response: Response<R>) -> Self {
@@ -84,8 +107,8 @@ impl<I, S: KeyStore, M, B> Parked<I, S, M, B> {
         Self { inner, auth, request, inquiry, deadline }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Principal, Rejection>> {
-        let answered = self.inquiry.poll(&self.auth, self.request.uri(), Some(cx));
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Accepted, Rejection>> {
+        let answered = self.inquiry.poll(&self.auth, &self.request, Some(cx));
         if answered.is_pending() {
             ready!(self.deadline.poll_unpin(cx));
             return Poll::Ready(Err(self.inquiry.overdue()));
@@ -112,21 +135,21 @@ where
                     let Some(waiting) = parked.take() else { return Poll::Pending };
                     let Parked { mut inner, auth, request, inquiry, .. } = *waiting;
                     let next = match decided {
-                        Ok(principal) => {
-                            let (request, echo) = auth.admit(request, principal, &inquiry);
-                            State::Inner { future: inner.call(request), echo }
+                        Ok(accepted) => {
+                            let (request, completion) = auth.admit(request, accepted, &inquiry);
+                            State::Inner { future: inner.call(request), completion }
                         }
                         Err(rejection) => {
-                            let response = auth.refuse(request, rejection, inquiry.handshake);
+                            let response = auth.refuse(request, &inquiry.refused(rejection));
                             State::Refused { response: Some(response) }
                         }
                     };
                     this.state.set(next);
                 }
-                StateProj::Inner { future, echo } => {
+                StateProj::Inner { future, completion } => {
                     let mut response = ready!(future.poll(cx))?;
-                    if let Some(echo) = echo.take() {
-                        echo.put_into(&mut response);
+                    if let Some(completion) = completion.take() {
+                        completion.apply(&mut response);
                     }
                     return Poll::Ready(Ok(response));
                 }

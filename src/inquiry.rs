@@ -1,36 +1,62 @@
 //! Asking the store about each credential that may decide, until one does.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use futures_util::FutureExt as _;
-use http::Uri;
+use http::Request;
 
 use crate::{
-    KeyRecord, KeyStore, Lookup, Principal, Rejection, RejectionKind, StoreError,
+    Answer, CredentialSource, KeyStore, Lookup, Principal, Redeemed, Rejection, RejectionKind,
+    StoreError, UnixMillis, Use,
     credential::{Candidate, Candidates},
-    decision::decide,
+    decision::{Asked, Good, decide},
     event,
     handshake::Handshake,
-    service::Auth,
+    key::Digests,
+    profile::Profile,
+    service::{Auth, Refused},
 };
 
 /// Where the question who is calling stands for one request.
 pub(crate) struct Inquiry {
     pub(crate) handshake: Handshake,
+    pub(crate) profile: Arc<Profile>,
     candidates: Candidates,
     next: usize,
-    lookup: Option<Lookup>,
+    step: Step,
     /// What is answered if no candidate is good: the first one's refusal.
     refusal: Option<Rejection>,
+    /// When the request came, if somebody listens to decisions.
+    pub(crate) began: Option<UnixMillis>,
+}
+
+/// What the store was last asked.
+enum Step {
+    /// Nothing: the next candidate is to be looked at.
+    Next,
+    LookingUp(Candidate, Digests, Lookup),
+    Redeeming(CredentialSource, Good, Redeemed),
+}
+
+/// A request that is let through: who is calling, and the use that this takes of the key.
+pub(crate) struct Accepted {
+    pub(crate) principal: Principal,
+    pub(crate) reserved: Option<Use>,
 }
 
 impl Inquiry {
-    pub(crate) const fn new(handshake: Handshake, candidates: Candidates) -> Self {
-        Self { handshake, candidates, next: 0, lookup: None, refusal: None }
+    pub(crate) const fn new(
+        handshake: Handshake,
+        profile: Arc<Profile>,
+        candidates: Candidates,
+        began: Option<UnixMillis>,
+    ) -> Self {
+        Self { handshake, profile, candidates, next: 0, step: Step::Next, refusal: None, began }
     }
 
     /// How many places held a credential.
@@ -40,76 +66,134 @@ impl Inquiry {
 
     /// Goes on as far as the store's answers reach. Without a context, only as far as they are
     /// there at once.
-    pub(crate) fn poll<S: KeyStore, M>(
+    pub(crate) fn poll<S: KeyStore, M, B>(
         &mut self,
         auth: &Auth<S, M>,
-        uri: &Uri,
+        request: &Request<B>,
         mut cx: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Principal, Rejection>> {
-        while let Some(candidate) = self.candidates.get(self.next) {
-            let reject = |kind| Rejection::new(kind, Some(candidate.source));
-            let rejection = match candidate.digest {
-                None => reject(RejectionKind::Unknown),
-                Some(digest) => {
-                    let answer = ready!(self.answer(auth, candidate, cx.as_deref_mut()));
-                    let now = auth.keys.now();
-                    match answer.map(|record| decide(&digest, record, now, self.handshake, uri)) {
-                        Ok(Ok(good)) => {
-                            let principal = Principal::of(good, candidate.source, now);
-                            return Poll::Ready(Ok(principal));
+    ) -> Poll<Result<Accepted, Rejection>> {
+        let store = auth.keys.store();
+        loop {
+            match mem::replace(&mut self.step, Step::Next) {
+                Step::Next => {
+                    let Some(candidate) = self.candidates.get(self.next) else {
+                        let missing = Rejection::new(RejectionKind::Missing, None);
+                        return Poll::Ready(Err(self.refusal.unwrap_or(missing)));
+                    };
+                    let Some(digests) = candidate.digests else {
+                        self.pass_over(candidate.source, RejectionKind::Unknown);
+                        continue;
+                    };
+                    let lookup = ask(|| match &digests.previous {
+                        None => store.lookup(&digests.current),
+                        Some(previous) => store.lookup_either(&digests.current, previous),
+                    });
+                    self.step = Step::LookingUp(candidate, digests, lookup);
+                }
+                Step::LookingUp(candidate, digests, lookup) => {
+                    let record = match settle(lookup, cx.as_deref_mut()) {
+                        Ok(Ok(record)) => record,
+                        Ok(Err(error)) => {
+                            return Poll::Ready(Err(failed(candidate.source, &error)));
                         }
-                        Ok(Err(kind)) => reject(kind),
-                        // Whether this key or the next would do cannot be known now.
-                        Err(error) => {
-                            event::store_failed(&error);
-                            return Poll::Ready(Err(reject(RejectionKind::StoreUnavailable)));
+                        Err(lookup) => {
+                            self.step = Step::LookingUp(candidate, digests, lookup);
+                            return Poll::Pending;
+                        }
+                    };
+                    let asked = Asked::by(request, self.handshake);
+                    let now = auth.keys.now();
+                    match decide(&digests, record, now, auth.config.environment, asked) {
+                        Err(kind) => self.pass_over(candidate.source, kind),
+                        Ok(good) => {
+                            let limited = good.record.grants().uses().is_some();
+                            if limited && self.handshake.is_websocket() {
+                                let redeemed = ask(|| store.redeem(&good.record));
+                                self.step = Step::Redeeming(candidate.source, good, redeemed);
+                            } else {
+                                let principal = Principal::of(good, candidate.source, now);
+                                return Poll::Ready(Ok(Accepted { principal, reserved: None }));
+                            }
                         }
                     }
                 }
-            };
-            self.refusal.get_or_insert(rejection);
-            self.next += 1;
+                Step::Redeeming(source, good, redeemed) => {
+                    match settle(redeemed, cx.as_deref_mut()) {
+                        Ok(Ok(Some(reserved))) => {
+                            let principal = Principal::of(good, source, auth.keys.now());
+                            let reserved = Some(reserved);
+                            return Poll::Ready(Ok(Accepted { principal, reserved }));
+                        }
+                        Ok(Ok(None)) => self.pass_over(source, RejectionKind::Spent),
+                        Ok(Err(error)) => return Poll::Ready(Err(failed(source, &error))),
+                        Err(redeemed) => {
+                            self.step = Step::Redeeming(source, good, redeemed);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
         }
-        let missing = Rejection::new(RejectionKind::Missing, None);
-        Poll::Ready(Err(self.refusal.unwrap_or(missing)))
+    }
+
+    /// The request, refused.
+    pub(crate) fn refused(&self, rejection: Rejection) -> Refused {
+        Refused {
+            rejection,
+            handshake: self.handshake,
+            profile: Arc::clone(&self.profile),
+            presented: self.presented(),
+            began: self.began,
+        }
     }
 
     /// The refusal of a request whose answer has not come in time.
     pub(crate) fn overdue(&self) -> Rejection {
+        let source = match &self.step {
+            Step::Next => None,
+            Step::LookingUp(candidate, ..) => Some(candidate.source),
+            Step::Redeeming(source, ..) => Some(*source),
+        };
         event::store_failed(&StoreError::new("no answer within the lookup deadline"));
-        let source = self.candidates.get(self.next).map(|candidate| candidate.source);
         Rejection::new(RejectionKind::StoreUnavailable, source)
     }
 
-    /// The store's answer for `candidate`. A panic of the store is an error of the store.
-    fn answer<S: KeyStore, M>(
-        &mut self,
-        auth: &Auth<S, M>,
-        candidate: Candidate,
-        cx: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Option<Arc<KeyRecord>>, StoreError>> {
-        let panicked = || StoreError::new("the store panicked");
-        let Some(digest) = candidate.digest else { return Poll::Ready(Ok(None)) };
-        let asked = match self.lookup.take() {
-            Some(lookup) => Ok(lookup),
-            None => catch_unwind(AssertUnwindSafe(|| auth.keys.store().lookup(&digest))),
-        };
-        let Ok(asked) = asked else { return Poll::Ready(Err(panicked())) };
-        let mut lookup = match asked.try_now() {
-            Ok(answer) => return Poll::Ready(answer),
-            Err(lookup) => lookup,
-        };
-        let Some(cx) = cx else {
-            self.lookup = Some(lookup);
-            return Poll::Pending;
-        };
-        match catch_unwind(AssertUnwindSafe(|| lookup.poll_unpin(cx))) {
-            Ok(Poll::Ready(answer)) => Poll::Ready(answer),
-            Ok(Poll::Pending) => {
-                self.lookup = Some(lookup);
-                Poll::Pending
-            }
-            Err(_) => Poll::Ready(Err(panicked())),
-        }
+    fn pass_over(&mut self, source: CredentialSource, kind: RejectionKind) {
+        self.refusal.get_or_insert(Rejection::new(kind, Some(source)));
+        self.next += 1;
     }
+}
+
+/// A failed store ends the inquiry: whether this key or the next would do cannot be known now.
+fn failed(source: CredentialSource, error: &StoreError) -> Rejection {
+    event::store_failed(error);
+    Rejection::new(RejectionKind::StoreUnavailable, Some(source))
+}
+
+type Asking<T> = Answer<'static, Result<T, StoreError>>;
+
+/// Asks the store. A panic of the store is an error of the store.
+fn ask<T>(question: impl FnOnce() -> Asking<T>) -> Asking<T> {
+    catch_unwind(AssertUnwindSafe(question)).unwrap_or_else(|_| Answer::ready(Err(panicked())))
+}
+
+/// The store's answer, or what is to be asked again later.
+fn settle<T: Unpin>(
+    answer: Asking<T>,
+    cx: Option<&mut Context<'_>>,
+) -> Result<Result<T, StoreError>, Asking<T>> {
+    let mut pending = match answer.try_now() {
+        Ok(answer) => return Ok(answer),
+        Err(pending) => pending,
+    };
+    let Some(cx) = cx else { return Err(pending) };
+    match catch_unwind(AssertUnwindSafe(|| pending.poll_unpin(cx))) {
+        Ok(Poll::Ready(answer)) => Ok(answer),
+        Ok(Poll::Pending) => Err(pending),
+        Err(_) => Ok(Err(panicked())),
+    }
+}
+
+fn panicked() -> StoreError {
+    StoreError::new("the store panicked")
 }

@@ -2,13 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::{Method, Uri};
 use tower_layer::Layer;
 
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
 #[cfg(feature = "close")]
 use crate::{Closing, RefusalMode};
-use crate::{Conflicts, FromBytes, KeyStore, Keys, Profile, RealtimeAuth, Runtime};
+use crate::{
+    Conflicts, Decision, Environment, FromBytes, KeyStore, Keys, Policy, Profile, RealtimeAuth,
+    Runtime, event::Audit, policy::Policies,
+};
 
 /// Lets requests with a good key through, with a [`Principal`](crate::Principal) in their
 /// extensions, and refuses all others.
@@ -59,7 +63,10 @@ pub struct RealtimeAuthLayer<S, M = FromBytes> {
 /// What the layer and all its services share.
 #[derive(Clone)]
 pub(crate) struct Config {
-    pub(crate) profile: Profile,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) policies: Option<Policies>,
+    pub(crate) environment: Option<Environment>,
+    pub(crate) on_decision: Option<Audit>,
     pub(crate) conflicts: Conflicts,
     #[cfg(feature = "close")]
     pub(crate) refusal: RefusalMode,
@@ -79,7 +86,10 @@ impl<S: KeyStore> RealtimeAuthLayer<S> {
     /// The same on a runtime other than tokio.
     pub fn new_with_runtime(keys: impl Into<Keys<S>>, runtime: impl Runtime) -> Self {
         let config = Config {
-            profile: Profile::default(),
+            profile: Arc::default(),
+            policies: None,
+            environment: None,
+            on_decision: None,
             conflicts: Conflicts::default(),
             #[cfg(feature = "close")]
             refusal: RefusalMode::default(),
@@ -95,7 +105,41 @@ impl<S: KeyStore> RealtimeAuthLayer<S> {
 impl<S, M> RealtimeAuthLayer<S, M> {
     /// How the clients speak. The default is [`Profile::default`].
     pub fn with_profile(self, profile: Profile) -> Self {
-        self.configure(|config| config.profile = profile)
+        self.configure(|config| config.profile = Arc::new(profile))
+    }
+
+    /// What each request needs, by its method and URI: which routes are public, where a key is
+    /// optional, and which profile holds where. Without this, every request needs a key.
+    ///
+    /// ```
+    /// use tower_realtime_auth::{MemoryStore, Policy, RealtimeAuthLayer};
+    ///
+    /// let layer = RealtimeAuthLayer::new(MemoryStore::new()).with_policy(|_method, uri| {
+    ///     if uri.path() == "/" { Policy::Public } else { Policy::Protected }
+    /// });
+    /// ```
+    pub fn with_policy(
+        self,
+        policy: impl Fn(&Method, &Uri) -> Policy + Send + Sync + 'static,
+    ) -> Self {
+        self.configure(|config| config.policies = Some(Policies::new(policy)))
+    }
+
+    /// Lets requests without any credential through, without a `Principal`. A bad credential is
+    /// refused all the same.
+    pub fn optional(self) -> Self {
+        self.with_policy(|_, _| Policy::Optional)
+    }
+
+    /// Lets only keys of this environment through. The default takes those of all.
+    pub fn with_environment(self, environment: Environment) -> Self {
+        self.configure(|config| config.environment = Some(environment))
+    }
+
+    /// Calls `listener` once for every decision, with what was decided and nothing secret. It runs
+    /// on the way of the request: hand work on that takes time.
+    pub fn on_decision(self, listener: impl Fn(&Decision<'_>) + Send + Sync + 'static) -> Self {
+        self.configure(|config| config.on_decision = Some(Audit::new(listener)))
     }
 
     /// Which credential decides if there are several. The default is
@@ -174,6 +218,8 @@ impl fmt::Debug for Config {
         let mut debug = f.debug_struct("Config");
         debug
             .field("profile", &self.profile)
+            .field("policies", &self.policies)
+            .field("environment", &self.environment)
             .field("conflicts", &self.conflicts)
             .field("lookup_deadline", &self.lookup_deadline);
         #[cfg(feature = "close")]

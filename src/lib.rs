@@ -28,6 +28,7 @@ mod key;
 mod layer;
 #[cfg(feature = "mint")]
 mod mint;
+mod policy;
 mod principal;
 mod profile;
 mod rejection;
@@ -55,19 +56,22 @@ pub use self::{
     clock::{Clock, ManualClock, SystemClock, UnixMillis},
     config::ConfigError,
     credential::{Conflicts, CredentialSource},
+    event::{Decision, Outcome},
     future::ResponseFuture,
     key::{
-        ApiKey, Environment, Grants, InvalidKey, Issued, KeyDigest, KeyError, KeyFormat, KeyId,
-        KeyKind, KeyRecord, Keys, MAX_CREDENTIAL_LEN, NewKey, Parent,
+        ApiKey, DigestAlgorithm, Environment, Grants, InvalidKey, Issued, KeyDigest, KeyError,
+        KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Keys, MAX_CREDENTIAL_LEN, NewKey, Parent,
+        Pepper,
     },
     layer::RealtimeAuthLayer,
+    policy::Policy,
     principal::Principal,
     profile::{HeaderForm, Profile, SubprotocolForm},
     rejection::{Rejection, RejectionKind},
     runtime::Runtime,
     service::RealtimeAuth,
     store::{
-        Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, MemoryStore, Revocation,
-        StoreError, Write,
+        Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, MemoryStore, Redeemed, Revocation,
+        StoreError, Use, Write,
     },
 };

@@ -10,13 +10,15 @@ use http::{Request, Response, Version};
 use tower_service::Service;
 
 use crate::{
-    KeyStore, Keys, MakeBody, Principal, Rejection, ResponseFuture,
-    credential::{Candidates, consumed_entry, strip},
+    CredentialSource, KeyStore, Keys, MakeBody, Policy, Principal, Rejection, RejectionKind,
+    ResponseFuture, UnixMillis,
+    credential::{Candidates, Unusable, consumed_entry, strip},
     event,
-    future::{Echo, Parked},
+    future::{Completion, Parked},
     handshake::{Handshake, Selection, select},
-    inquiry::Inquiry,
+    inquiry::{Accepted, Inquiry},
     layer::Config,
+    profile::Profile,
     rejection,
 };
 
@@ -57,19 +59,23 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut inquiry = match self.auth.examine(&request) {
             Ok(inquiry) => inquiry,
-            Err((rejection, handshake)) => {
-                return ResponseFuture::refused(self.auth.refuse(request, rejection, handshake));
+            Err(Settled::Pass(profile, handshake)) => {
+                let (request, completion) = self.auth.pass(request, &profile, handshake);
+                return ResponseFuture::inner(self.inner.call(request), completion);
+            }
+            Err(Settled::Refuse(refused)) => {
+                return ResponseFuture::refused(self.auth.refuse(request, &refused));
             }
         };
         // Most answers are there at once; only a pending one needs the request to be parked.
-        match inquiry.poll(&self.auth, request.uri(), None) {
-            Poll::Ready(Ok(principal)) => {
-                let (request, echo) = self.auth.admit(request, principal, &inquiry);
-                ResponseFuture::inner(self.inner.call(request), echo)
+        match inquiry.poll(&self.auth, &request, None) {
+            Poll::Ready(Ok(accepted)) => {
+                let (request, completion) = self.auth.admit(request, accepted, &inquiry);
+                ResponseFuture::inner(self.inner.call(request), completion)
             }
             Poll::Ready(Err(rejection)) => {
-                let handshake = inquiry.handshake;
-                ResponseFuture::refused(self.auth.refuse(request, rejection, handshake))
+                let response = self.auth.refuse(request, &inquiry.refused(rejection));
+                ResponseFuture::refused(response)
             }
             Poll::Pending => {
                 // The service that was polled ready goes with the request; its clone stays.
@@ -81,65 +87,134 @@ where
     }
 }
 
+/// What becomes of a request about which the store need not be asked.
+enum Settled {
+    /// It needs no key and carries none that counts.
+    Pass(Arc<Profile>, Handshake),
+    Refuse(Refused),
+}
+
+/// A refused request, apart from itself.
+pub(crate) struct Refused {
+    pub(crate) rejection: Rejection,
+    pub(crate) handshake: Handshake,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) presented: u8,
+    pub(crate) began: Option<UnixMillis>,
+}
+
 impl<S: KeyStore, M> Auth<S, M> {
-    /// What the request is, and whom it claims to come from.
-    fn examine<B>(&self, request: &Request<B>) -> Result<Inquiry, (Rejection, Handshake)> {
-        let Config { profile, conflicts, .. } = &*self.config;
+    /// What the request is, what it needs, and whom it claims to come from.
+    fn examine<B>(&self, request: &Request<B>) -> Result<Inquiry, Settled> {
+        let Config { profile, policies, conflicts, on_decision, .. } = &*self.config;
+        let policy = policies
+            .as_ref()
+            .map_or(Policy::Protected, |policies| policies.of(request.method(), request.uri()));
+        let profile = match &policy {
+            Policy::ProtectedBy(profile) => Arc::clone(profile),
+            Policy::Public | Policy::Optional | Policy::Protected => Arc::clone(profile),
+        };
         let handshake = Handshake::of(request);
-        match Candidates::of(request, handshake, profile, *conflicts, &self.keys) {
-            Ok(candidates) => Ok(Inquiry::new(handshake, candidates)),
-            Err(unusable) => Err((Rejection::new(unusable.kind, unusable.source), handshake)),
+        if matches!(policy, Policy::Public) {
+            return Err(Settled::Pass(profile, handshake));
         }
+        // The clock is read for the time taken only if somebody wants to know it.
+        let began = on_decision.as_ref().map(|_| self.keys.now());
+        let refuse = |unusable: Unusable, profile| {
+            Err(Settled::Refuse(Refused {
+                rejection: Rejection::new(unusable.kind, unusable.source),
+                handshake,
+                profile,
+                presented: unusable.presented,
+                began,
+            }))
+        };
+        match Candidates::of(request, handshake, &profile, *conflicts, &self.keys) {
+            Ok(candidates) => Ok(Inquiry::new(handshake, profile, candidates, began)),
+            Err(Unusable { kind: RejectionKind::Missing, .. })
+                if matches!(policy, Policy::Optional) =>
+            {
+                if handshake == Handshake::Unrecognised {
+                    let kind = RejectionKind::Handshake;
+                    return refuse(Unusable { kind, source: None, presented: 0 }, profile);
+                }
+                Err(Settled::Pass(profile, handshake))
+            }
+            Err(unusable) => refuse(unusable, profile),
+        }
+    }
+
+    /// Prepares a request that needs no key for the inner service.
+    fn pass<B>(
+        &self,
+        mut request: Request<B>,
+        profile: &Profile,
+        handshake: Handshake,
+    ) -> (Request<B>, Option<Completion>) {
+        request.extensions_mut().remove::<Principal>();
+        let selection = self.selection(&request, profile, handshake, None);
+        let (mut parts, body) = request.into_parts();
+        strip(&mut parts, profile, false);
+        let protocol = match selection {
+            Selection::Protocol(protocol) => Some(protocol),
+            Selection::Credential | Selection::Nothing => None,
+        };
+        let completion = Completion::new(handshake, protocol, None);
+        (Request::from_parts(parts, body), completion)
     }
 
     /// Prepares an accepted request for the inner service: principal in, credentials out.
     pub(crate) fn admit<B>(
         &self,
         request: Request<B>,
-        principal: Principal,
+        accepted: Accepted,
         inquiry: &Inquiry,
-    ) -> (Request<B>, Option<Echo>) {
-        event::accepted(&principal, inquiry.presented());
-        let profile = &self.config.profile;
-        let handshake = inquiry.handshake;
-        let selection = if handshake.is_websocket() {
-            let consumed = consumed_entry(&request, principal.source(), profile);
-            select(request.headers(), profile, consumed)
-        } else {
-            Selection::Nothing
-        };
+    ) -> (Request<B>, Option<Completion>) {
+        let Accepted { principal, reserved } = accepted;
+        event::accepted(&principal, inquiry, &self.config, || self.keys.now());
+        let Inquiry { profile, handshake, .. } = inquiry;
+        let selection = self.selection(&request, profile, *handshake, Some(principal.source()));
         let (mut parts, body) = request.into_parts();
         let keep_entry = matches!(selection, Selection::Credential);
         let consumed = strip(&mut parts, profile, keep_entry);
-        let (protocol, echo) = match selection {
+        let (shown, answered) = match selection {
             Selection::Protocol(protocol) => (Some(protocol.clone()), Some(protocol)),
             Selection::Credential => (None, consumed),
             Selection::Nothing => (None, None),
         };
-        parts.extensions.insert(principal.with_protocol(protocol));
-        let echo = echo.map(|protocol| Echo { protocol, handshake });
-        (Request::from_parts(parts, body), echo)
+        parts.extensions.insert(principal.with_protocol(shown));
+        let completion = Completion::new(*handshake, answered, reserved);
+        (Request::from_parts(parts, body), completion)
+    }
+
+    fn selection<B>(
+        &self,
+        request: &Request<B>,
+        profile: &Profile,
+        handshake: Handshake,
+        source: Option<CredentialSource>,
+    ) -> Selection {
+        if !handshake.is_websocket() {
+            return Selection::Nothing;
+        }
+        let consumed = source.and_then(|source| consumed_entry(request, source, profile));
+        select(request.headers(), profile, consumed)
     }
 
     /// Answers a refused request, by the door that its client can see through.
-    pub(crate) fn refuse<B, R>(
-        &self,
-        request: Request<B>,
-        rejection: Rejection,
-        handshake: Handshake,
-    ) -> Response<R>
+    pub(crate) fn refuse<B, R>(&self, request: Request<B>, refused: &Refused) -> Response<R>
     where
         M: MakeBody<R>,
     {
-        event::refused(rejection);
+        event::refused(refused, &self.config, || self.keys.now());
         let is_http1 = request.version() <= Version::HTTP_11;
         #[cfg(feature = "close")]
         if let Some(response) =
-            rejection::try_close(request, handshake, rejection, &self.config, &self.make_body)
+            rejection::try_close(request, refused, &self.config, &self.make_body)
         {
             return response;
         }
-        rejection::respond(rejection, handshake, is_http1, &self.make_body)
+        rejection::respond(refused.rejection, refused.handshake, is_http1, &self.make_body)
     }
 }
 

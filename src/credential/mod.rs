@@ -18,8 +18,10 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::query::{Named, find_parameter};
 use crate::{
-    KeyDigest, KeyStore, Keys, MAX_CREDENTIAL_LEN, RejectionKind, handshake::Handshake,
-    key::is_key_byte, profile::Profile,
+    KeyStore, Keys, MAX_CREDENTIAL_LEN, RejectionKind,
+    handshake::Handshake,
+    key::{Digests, is_key_byte},
+    profile::Profile,
 };
 
 /// The place in a request where a credential stood.
@@ -118,7 +120,7 @@ impl Text<'_> {
 pub(crate) struct Candidate {
     pub(crate) source: CredentialSource,
     /// `None` if no key can have this text, so that there is nothing to look up.
-    pub(crate) digest: Option<KeyDigest>,
+    pub(crate) digests: Option<Digests>,
 }
 
 /// Why no credential of a request can decide.
@@ -126,6 +128,8 @@ pub(crate) struct Candidate {
 pub(crate) struct Unusable {
     pub(crate) kind: RejectionKind,
     pub(crate) source: Option<CredentialSource>,
+    /// How many places held a credential, good or malformed.
+    pub(crate) presented: u8,
 }
 
 /// The credentials of a request that may decide, in the order in which they are tried.
@@ -159,18 +163,22 @@ impl Candidates {
             (Subprotocol, in_offers),
         ];
         let presented = places.iter().filter(|(_, found)| !matches!(found, Found::Nothing));
-        let mut candidates =
-            Self { places: [None; 3], presented: presented.count().try_into().unwrap_or(u8::MAX) };
-        if conflicts == Conflicts::RejectConflict {
-            refuse_differing(&places)?;
+        let presented = presented.count().try_into().unwrap_or(u8::MAX);
+        let unusable = |kind, source| Unusable { kind, source, presented };
+        if conflicts == Conflicts::RejectConflict
+            && let Some(source) = first_of_differing(&places)
+        {
+            return Err(unusable(RejectionKind::Conflict, Some(source)));
         }
+        let mut candidates = Self { places: [None; 3], presented };
         let mut malformed = None;
         for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
             match found {
                 Found::Nothing => continue,
                 Found::Malformed => malformed = malformed.or(Some(*source)),
                 Found::One(text) => {
-                    *slot = Some(Candidate { source: *source, digest: keys.digest(text.bytes()) });
+                    let digests = keys.digests(text.bytes());
+                    *slot = Some(Candidate { source: *source, digests });
                 }
             }
             if conflicts != Conflicts::TryNext {
@@ -179,8 +187,8 @@ impl Candidates {
         }
         match malformed {
             _ if candidates.get(0).is_some() => Ok(candidates),
-            Some(source) => Err(Unusable { kind: RejectionKind::Malformed, source: Some(source) }),
-            None => Err(Unusable { kind: RejectionKind::Missing, source: None }),
+            Some(source) => Err(unusable(RejectionKind::Malformed, Some(source))),
+            None => Err(unusable(RejectionKind::Missing, None)),
         }
     }
 
@@ -190,17 +198,15 @@ impl Candidates {
     }
 }
 
-fn refuse_differing(places: &[(CredentialSource, Found<'_>)]) -> Result<(), Unusable> {
+/// The first place that holds a credential, if another one holds a different one.
+fn first_of_differing(places: &[(CredentialSource, Found<'_>)]) -> Option<CredentialSource> {
     let mut texts = places.iter().filter_map(|(source, found)| match found {
         Found::Nothing => None,
         Found::Malformed => Some((source, None)),
         Found::One(text) => Some((source, Some(text.bytes()))),
     });
-    let Some((source, first)) = texts.next() else { return Ok(()) };
-    if texts.any(|(_, text)| text != first) {
-        return Err(Unusable { kind: RejectionKind::Conflict, source: Some(*source) });
-    }
-    Ok(())
+    let (source, first) = texts.next()?;
+    texts.any(|(_, text)| text != first).then_some(*source)
 }
 
 /// The subprotocol entry that carried the accepted credential.

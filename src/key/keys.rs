@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    ApiKey, Environment, Grants, InvalidKey, KeyDigest, KeyFormat, KeyId, KeyKind, KeyRecord,
-    random_base62,
+    ApiKey, Digests, Environment, Grants, InvalidKey, KeyFormat, KeyHasher, KeyId, KeyKind,
+    KeyRecord, random_base62,
 };
 use crate::{Clock, Inserted, KeyAdmin, KeyStore, Revocation, StoreError, SystemClock, UnixMillis};
 
@@ -36,28 +36,48 @@ struct Inner<S> {
     store: Arc<S>,
     clock: Arc<dyn Clock>,
     format: KeyFormat,
+    hasher: KeyHasher,
+}
+
+impl<S> Clone for Inner<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            format: self.format.clone(),
+            hasher: self.hasher.clone(),
+        }
+    }
 }
 
 impl<S: KeyStore> Keys<S> {
     /// Keys in `store`, in the default form, by the system's clock.
     #[must_use]
     pub fn new(store: S) -> Self {
-        let (store, clock, format) = (Arc::new(store), Arc::new(SystemClock), KeyFormat::default());
-        Self(Arc::new(Inner { store, clock, format }))
+        Self(Arc::new(Inner {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            format: KeyFormat::default(),
+            hasher: KeyHasher::default(),
+        }))
     }
 
     /// The same keys by another clock.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
-        let (store, format) = (Arc::clone(&self.0.store), self.0.format.clone());
-        Self(Arc::new(Inner { store, clock: Arc::new(clock), format }))
+        Self(Arc::new(Inner { clock: Arc::new(clock), ..Inner::clone(&self.0) }))
     }
 
     /// The same keys, new ones in another form.
     #[must_use]
     pub fn with_format(self, format: KeyFormat) -> Self {
-        let (store, clock) = (Arc::clone(&self.0.store), Arc::clone(&self.0.clock));
-        Self(Arc::new(Inner { store, clock, format }))
+        Self(Arc::new(Inner { format, ..Inner::clone(&self.0) }))
+    }
+
+    /// The same keys, digested in another way. The default is [`KeyHasher::plain`].
+    #[must_use]
+    pub fn with_hasher(self, hasher: KeyHasher) -> Self {
+        Self(Arc::new(Inner { hasher, ..Inner::clone(&self.0) }))
     }
 
     /// The store.
@@ -72,9 +92,10 @@ impl<S: KeyStore> Keys<S> {
         self.0.clock.now()
     }
 
-    /// The digest under which the store knows a presented text; `None` if it can be no key of ours.
-    pub(crate) fn digest(&self, text: &[u8]) -> Option<KeyDigest> {
-        (!self.0.format.is_mistyped(text)).then(|| KeyDigest::sha256(text))
+    /// The digests under which the store may know a presented text; `None` if it can be no key of
+    /// ours.
+    pub(crate) fn digests(&self, text: &[u8]) -> Option<Digests> {
+        (!self.0.format.is_mistyped(text)).then(|| self.0.hasher.digests(text))
     }
 }
 
@@ -132,10 +153,11 @@ impl<S: KeyAdmin> Keys<S> {
         account: Arc<str>,
         kind: KeyKind,
     ) -> Result<KeyRecord, KeyError> {
-        let digest = self.digest(key.expose().as_bytes()).ok_or(InvalidKey::Checksum)?;
+        let digests = self.digests(key.expose().as_bytes()).ok_or(InvalidKey::Checksum)?;
         let mut id = String::from("key_");
         random_base62(KEY_ID_LEN, &mut id).map_err(|_| KeyError::Random)?;
-        Ok(KeyRecord::new(KeyId::new(id), digest, account, kind, self.now()))
+        let record = KeyRecord::new(KeyId::new(id), digests.current, account, kind, self.now());
+        Ok(record.with_algorithm(self.0.hasher.algorithm()))
     }
 }
 

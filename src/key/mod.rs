@@ -2,6 +2,7 @@
 
 mod digest;
 mod format;
+mod hasher;
 mod keys;
 mod record;
 
@@ -9,13 +10,14 @@ use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::format::random_base62;
 pub use self::{
     digest::KeyDigest,
     format::KeyFormat,
+    hasher::{DigestAlgorithm, KeyHasher, Pepper},
     keys::{Issued, KeyError, Keys, NewKey},
     record::{Environment, Grants, KeyKind, KeyRecord, Parent},
 };
+pub(crate) use self::{format::random_base62, hasher::Digests};
 
 /// The longest credential that is looked at, in bytes. A longer one is refused before hashing.
 ///

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{KeyDigest, KeyId};
+use super::{DigestAlgorithm, KeyDigest, KeyId};
 use crate::UnixMillis;
 #[cfg(feature = "session")]
 use crate::session::Settings;
@@ -79,6 +79,7 @@ impl Parent {
 pub struct KeyRecord {
     id: KeyId,
     digest: KeyDigest,
+    algorithm: DigestAlgorithm,
     account: Arc<str>,
     kind: KeyKind,
     environment: Environment,
@@ -102,6 +103,7 @@ impl KeyRecord {
         Self {
             id,
             digest,
+            algorithm: DigestAlgorithm::default(),
             account: account.into(),
             kind,
             environment: Environment::Live,
@@ -111,6 +113,12 @@ impl KeyRecord {
             revoked_at: None,
             grants: Grants::default(),
         }
+    }
+
+    /// The record with another algorithm that its digest was made by.
+    #[must_use]
+    pub fn with_algorithm(self, algorithm: DigestAlgorithm) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// The record with another environment.
@@ -153,6 +161,12 @@ impl KeyRecord {
     #[must_use]
     pub const fn digest(&self) -> &KeyDigest {
         &self.digest
+    }
+
+    /// What the digest was made by.
+    #[must_use]
+    pub const fn algorithm(&self) -> DigestAlgorithm {
+        self.algorithm
     }
 
     /// Whose key it is.
@@ -227,6 +241,8 @@ impl KeyRecord {
 #[derive(Debug, Clone, Default)]
 pub struct Grants {
     models: Option<Arc<[Arc<str>]>>,
+    origins: Option<Arc<[Arc<str>]>>,
+    uses: Option<u32>,
     #[cfg(feature = "session")]
     session: Option<Settings>,
 }
@@ -236,6 +252,23 @@ impl Grants {
     #[must_use]
     pub fn with_models<T: Into<Arc<str>>>(mut self, models: impl IntoIterator<Item = T>) -> Self {
         self.models = Some(models.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The same, for requests from these origins alone (`https://app.example`, as browsers write
+    /// them, RFC 6454 §6.2). They are compared byte for byte, and a request without an `Origin` is
+    /// refused. An empty list allows none.
+    #[must_use]
+    pub fn with_origins<T: Into<Arc<str>>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
+        self.origins = Some(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The same, for this many sessions in all. A use is spent when a handshake completes; plain
+    /// requests spend none.
+    #[must_use]
+    pub fn with_uses(mut self, uses: u32) -> Self {
+        self.uses = Some(uses);
         self
     }
 
@@ -251,6 +284,18 @@ impl Grants {
     #[must_use]
     pub fn models(&self) -> Option<&[Arc<str>]> {
         self.models.as_deref()
+    }
+
+    /// The origins that may be called from. `None`: any, and none.
+    #[must_use]
+    pub fn origins(&self) -> Option<&[Arc<str>]> {
+        self.origins.as_deref()
+    }
+
+    /// How many sessions the key opens in all. `None`: any number.
+    #[must_use]
+    pub const fn uses(&self) -> Option<u32> {
+        self.uses
     }
 
     /// The settings that every session of the key starts with and keeps.

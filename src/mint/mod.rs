@@ -4,7 +4,7 @@ mod client_secrets;
 mod request;
 mod response;
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
@@ -230,37 +230,60 @@ fn lifetime(
 /// What the child gets: what it asks for, and what the parent has where it asks for nothing.
 fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
     let mut grants = Grants::default();
-    match (asked.models(), parent.models()) {
-        (Some(asked), of_parent) => {
-            let missing = asked
-                .iter()
-                .find(|model| of_parent.is_some_and(|of_parent| !of_parent.contains(model)));
-            if missing.is_some() {
-                return Err(MintError::ExceedsParent {
-                    field: "model".to_owned(),
-                    message: "the key that mints does not allow this model".to_owned(),
-                });
-            }
-            grants = grants.with_models(asked.iter().cloned());
-        }
-        (None, Some(of_parent)) => grants = grants.with_models(of_parent.iter().cloned()),
-        (None, None) => {}
+    if let Some(models) = sublist("model", asked.models(), parent.models())? {
+        grants = grants.with_models(models.iter().cloned());
     }
-    match (asked.session(), parent.session()) {
-        (Some(asked), Some(of_parent)) => {
-            let mut remaining = asked.as_map().clone();
-            if let Some(path) = Lock::new(of_parent.as_map()).filter(&mut remaining).first() {
-                return Err(MintError::ExceedsParent {
-                    field: format!("session.{path}"),
-                    message: "the key that mints has locked it to another value".to_owned(),
-                });
+    if let Some(origins) = sublist("origin", asked.origins(), parent.origins())? {
+        grants = grants.with_origins(origins.iter().cloned());
+    }
+    match (asked.uses(), parent.uses()) {
+        (Some(asked), Some(of_parent)) if asked > of_parent => {
+            let message = format!("the key that mints has {of_parent}");
+            return Err(MintError::ExceedsParent { field: "uses".to_owned(), message });
+        }
+        (asked, of_parent) => {
+            if let Some(uses) = asked.or(of_parent) {
+                grants = grants.with_uses(uses);
             }
-            grants = grants.with_session(of_parent.updated(asked));
         }
-        (Some(only), None) | (None, Some(only)) => {
-            grants = grants.with_session(Settings::clone(only));
-        }
-        (None, None) => {}
+    }
+    if let Some(session) = settings(asked.session(), parent.session())? {
+        grants = grants.with_session(session);
     }
     Ok(grants)
+}
+
+/// The entries that the child asks for, all of them the parent's; else the parent's.
+fn sublist<'a>(
+    field: &str,
+    asked: Option<&'a [Arc<str>]>,
+    of_parent: Option<&'a [Arc<str>]>,
+) -> Result<Option<&'a [Arc<str>]>, MintError> {
+    if let (Some(asked), Some(of_parent)) = (asked, of_parent)
+        && asked.iter().any(|entry| !of_parent.contains(entry))
+    {
+        return Err(MintError::ExceedsParent {
+            field: field.to_owned(),
+            message: format!("the key that mints does not allow this {field}"),
+        });
+    }
+    Ok(asked.or(of_parent))
+}
+
+/// The parent's settings, and the child's where the parent has none.
+fn settings(
+    asked: Option<&Settings>,
+    of_parent: Option<&Settings>,
+) -> Result<Option<Settings>, MintError> {
+    let (Some(asked), Some(of_parent)) = (asked, of_parent) else {
+        return Ok(asked.or(of_parent).cloned());
+    };
+    let mut allowed = asked.as_map().clone();
+    if let Some(path) = Lock::new(of_parent.as_map()).filter(&mut allowed).first() {
+        return Err(MintError::ExceedsParent {
+            field: format!("session.{path}"),
+            message: "the key that mints has locked it to another value".to_owned(),
+        });
+    }
+    Ok(Some(of_parent.updated(asked)))
 }

@@ -41,6 +41,7 @@ use crate::{
     CredentialSource, MakeBody,
     handshake::{Handshake, select_to_refuse},
     layer::Config,
+    service::Refused,
 };
 
 /// By which door a refused handshake leaves.
@@ -163,19 +164,20 @@ impl Drop for Permit {
 /// Refuses by completing the handshake, if the mode wants it and the handshake allows it.
 pub(crate) fn try_close<B, M, R>(
     mut request: Request<B>,
-    handshake: Handshake,
-    rejection: Rejection,
+    refused: &Refused,
     config: &Config,
     make_body: &M,
 ) -> Option<Response<R>>
 where
     M: MakeBody<R>,
 {
+    let Refused { rejection, handshake, profile, .. } = refused;
+    let (rejection, handshake) = (*rejection, *handshake);
     let Config { closing, runtime, .. } = config;
     if !handshake.is_websocket() || !wants_code(&request, rejection, config.refusal) {
         return None;
     }
-    let protocol = select_to_refuse(request.headers(), &config.profile)?;
+    let protocol = select_to_refuse(request.headers(), profile)?;
     // Only a server that can upgrade leaves this; it is taken, not cloned, because a second
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;

@@ -83,6 +83,12 @@ pub enum RejectionKind {
     Revoked,
     /// The key does not grant the model that was asked for.
     Model,
+    /// The key is of another environment than the one that is served.
+    Environment,
+    /// The key does not grant the origin that the request comes from.
+    Origin,
+    /// The key has been used as often as it may be.
+    Spent,
     /// An upgrade or CONNECT that is not a proper WebSocket handshake.
     Handshake,
     /// The store failed, panicked or did not answer in time. Says nothing about the key.
@@ -101,12 +107,16 @@ impl RejectionKind {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Model => "model",
+            Self::Environment => "environment",
+            Self::Origin => "origin",
+            Self::Spent => "spent",
             Self::Handshake => "handshake",
             Self::StoreUnavailable => "store_unavailable",
         }
     }
 
-    /// What the client is told. Whether a key is unknown, expired or revoked is not its business.
+    /// What the client is told. Whether a key is unknown, expired,
+    /// revoked or spent is not its business.
     const fn says(self) -> Says {
         match self {
             Self::Missing => Says {
@@ -132,11 +142,11 @@ impl RejectionKind {
                 message: "Different API keys were presented in different places. Send one.",
                 close: (4001, "Unauthorized: conflicting API keys"),
             },
-            Self::Unknown | Self::Expired | Self::Revoked => Says {
+            Self::Unknown | Self::Expired | Self::Revoked | Self::Spent => Says {
                 status: 401,
                 challenge: Some(Challenge::InvalidToken),
                 code: "invalid_api_key",
-                message: "The API key is unknown, expired or revoked.",
+                message: "The API key is unknown, expired, revoked or used up.",
                 close: (4001, "Unauthorized: invalid or expired API key"),
             },
             Self::Model => Says {
@@ -145,6 +155,21 @@ impl RejectionKind {
                 code: "model_not_allowed",
                 message: "The API key does not allow this model. Name, once, one that it allows.",
                 close: (4003, "Forbidden: the API key does not allow this model"),
+            },
+            Self::Origin => Says {
+                status: 403,
+                challenge: Some(Challenge::InsufficientScope),
+                code: "origin_not_allowed",
+                message: "The API key does not allow requests from this origin.",
+                close: (4003, "Forbidden: the API key does not allow this origin"),
+            },
+            Self::Environment => Says {
+                status: 403,
+                challenge: Some(Challenge::InsufficientScope),
+                code: "environment_not_allowed",
+                message: "The API key is of another environment. Use a live key for the real \
+                          service, a test key for the rehearsal.",
+                close: (4003, "Forbidden: the API key is of another environment"),
             },
             Self::Handshake => Says {
                 status: 426,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, Revocation, StoreError, Write,
+    Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, Redeemed, Revocation, StoreError, Use,
+    Write,
 };
 use crate::{KeyDigest, KeyId, KeyKind, KeyRecord, Parent, UnixMillis};
 
@@ -33,7 +34,7 @@ const REMEMBER_EXPIRED: Duration = Duration::from_secs(60);
 pub struct MemoryStore {
     // One lock over all tables: a revoke must be seen whole. Std's maps hash with a random seed,
     // so that imported keys cannot be chosen to collide.
-    tables: RwLock<Tables>,
+    tables: Arc<RwLock<Tables>>,
 }
 
 #[derive(Default)]
@@ -42,6 +43,7 @@ struct Tables {
     by_id: HashMap<KeyId, KeyDigest>,
     children: HashMap<KeyId, HashSet<KeyId>>,
     expiring: BTreeSet<(UnixMillis, KeyId)>,
+    used: HashMap<KeyId, u32>,
 }
 
 impl MemoryStore {
@@ -66,6 +68,28 @@ impl MemoryStore {
 impl KeyStore for MemoryStore {
     fn lookup(&self, digest: &KeyDigest) -> Lookup {
         Answer::ready(self.read(|tables| tables.by_digest.get(digest).cloned()))
+    }
+
+    fn lookup_either(&self, current: &KeyDigest, previous: &KeyDigest) -> Lookup {
+        Answer::ready(self.read(|tables| {
+            let by_digest = &tables.by_digest;
+            by_digest.get(current).or_else(|| by_digest.get(previous)).cloned()
+        }))
+    }
+
+    fn redeem(&self, record: &Arc<KeyRecord>) -> Redeemed {
+        let taken = self.write(|tables| tables.redeem(record));
+        Answer::ready(taken.map(|taken| {
+            taken.then(|| {
+                let (tables, id) = (Arc::clone(&self.tables), record.id().clone());
+                // A poisoned lock answers nothing any more, so that nothing is to be returned.
+                Use::new(move || {
+                    if let Ok(mut tables) = tables.write() {
+                        tables.give_back(&id);
+                    }
+                })
+            })
+        }))
     }
 }
 
@@ -155,6 +179,25 @@ impl Tables {
         touched
     }
 
+    fn redeem(&mut self, record: &KeyRecord) -> bool {
+        let Some(allowed) = record.grants().uses() else { return true };
+        if !self.by_id.contains_key(record.id()) {
+            return false;
+        }
+        let used = self.used.entry(record.id().clone()).or_default();
+        let is_left = *used < allowed;
+        if is_left {
+            *used += 1;
+        }
+        is_left
+    }
+
+    fn give_back(&mut self, id: &KeyId) {
+        if let Some(used) = self.used.get_mut(id) {
+            *used = used.saturating_sub(1);
+        }
+    }
+
     fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> u64 {
         let Some(digest) = self.by_id.get(id) else { return 0 };
         let Some(record) = self.by_digest.get_mut(digest) else { return 0 };
@@ -165,6 +208,7 @@ impl Tables {
     fn list(&self, filter: &KeyFilter) -> Vec<Arc<KeyRecord>> {
         let wanted = |record: &&Arc<KeyRecord>| {
             filter.account.as_ref().is_none_or(|account| record.account() == account)
+                && filter.algorithm.is_none_or(|algorithm| record.algorithm() == algorithm)
         };
         let mut records: Vec<_> = self.by_digest.values().filter(wanted).cloned().collect();
         records.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
@@ -177,6 +221,7 @@ impl Tables {
                 break;
             }
             let Some((_, id)) = self.expiring.pop_first() else { break };
+            self.used.remove(&id);
             let digest = self.by_id.remove(&id);
             let record = digest.and_then(|digest| self.by_digest.remove(&digest));
             let Some(parent) = record.as_ref().and_then(|record| record.parent()) else { continue };

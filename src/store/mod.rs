@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::BoxFuture;
 
 pub use self::memory::MemoryStore;
-use crate::{KeyDigest, KeyId, KeyRecord, UnixMillis};
+use crate::{DigestAlgorithm, KeyDigest, KeyId, KeyRecord, UnixMillis};
 
 /// An answer that is there already, or a future of it.
 ///
@@ -124,6 +124,66 @@ pub trait KeyStore: Send + Sync + 'static {
     /// `Ok(None)` is a key that nobody has (401). `Err` is a store that cannot tell (503): so is
     /// an answer that comes too late, and a panic.
     fn lookup(&self, digest: &KeyDigest) -> Lookup;
+
+    /// The record with either digest: a key's under the current pepper, and under the one before.
+    ///
+    /// Asked while a pepper is being replaced. The default asks for both at once; a store that can
+    /// answer in one round trip should.
+    fn lookup_either(&self, current: &KeyDigest, previous: &KeyDigest) -> Lookup {
+        let previous = self.lookup(previous);
+        match self.lookup(current).try_now() {
+            Ok(Ok(None)) => previous,
+            Ok(answer) => Answer::ready(answer),
+            Err(current) => Answer::pending(async move {
+                match current.await? {
+                    None => previous.await,
+                    found => Ok(found),
+                }
+            }),
+        }
+    }
+
+    /// Takes one of the uses that the key's grants allow; `None` if none is left.
+    ///
+    /// The count must be exact: of any number that ask at once, as many get one as are left. The
+    /// default refuses, so that a store that does not count never lets a limited key through.
+    fn redeem(&self, record: &Arc<KeyRecord>) -> Redeemed {
+        let _ = record;
+        Answer::ready(Err(StoreError::new("this store does not count uses")))
+    }
+}
+
+/// The answer to [`KeyStore::redeem`].
+pub type Redeemed = Answer<'static, Result<Option<Use>, StoreError>>;
+
+/// One use of a key, taken and not yet spent. Dropped, it goes back to the key.
+#[must_use = "a use that is dropped goes back to the key"]
+pub struct Use(Option<Box<dyn FnOnce() + Send>>);
+
+impl Use {
+    /// A use that `give_back` returns to the key.
+    pub fn new(give_back: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(give_back)))
+    }
+
+    /// Spends the use for good.
+    pub fn commit(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.0.take() {
+            give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Use(..)")
+    }
 }
 
 /// The write side of a store. It handles records only, never the text of a key.
@@ -175,30 +235,40 @@ pub enum Revocation {
 pub struct KeyFilter {
     /// Only this account's.
     pub account: Option<Arc<str>>,
+    /// Only those whose digest was made by this.
+    pub algorithm: Option<DigestAlgorithm>,
 }
 
 impl KeyFilter {
     /// The records of one account.
     #[must_use]
     pub fn account(account: impl Into<Arc<str>>) -> Self {
-        Self { account: Some(account.into()) }
+        Self { account: Some(account.into()), ..Self::default() }
+    }
+
+    /// The records that still depend on this algorithm, a former pepper for instance.
+    #[must_use]
+    pub fn made_by(algorithm: DigestAlgorithm) -> Self {
+        Self { algorithm: Some(algorithm), ..Self::default() }
     }
 }
 
-impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
-    fn lookup(&self, digest: &KeyDigest) -> Lookup {
-        (**self).lookup(digest)
-    }
-}
-
-impl<S: KeyStore + ?Sized> KeyStore for Box<S> {
-    fn lookup(&self, digest: &KeyDigest) -> Lookup {
-        (**self).lookup(digest)
-    }
-}
-
-macro_rules! admin_through_pointer {
+macro_rules! through_pointer {
     ($($pointer:ident),*) => {$(
+        impl<S: KeyStore + ?Sized> KeyStore for $pointer<S> {
+            fn lookup(&self, digest: &KeyDigest) -> Lookup {
+                (**self).lookup(digest)
+            }
+
+            fn lookup_either(&self, current: &KeyDigest, previous: &KeyDigest) -> Lookup {
+                (**self).lookup_either(current, previous)
+            }
+
+            fn redeem(&self, record: &Arc<KeyRecord>) -> Redeemed {
+                (**self).redeem(record)
+            }
+        }
+
         impl<S: KeyAdmin + ?Sized> KeyAdmin for $pointer<S> {
             fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted> {
                 (**self).insert(record, max_children)
@@ -219,4 +289,4 @@ macro_rules! admin_through_pointer {
     )*};
 }
 
-admin_through_pointer!(Arc, Box);
+through_pointer!(Arc, Box);
