@@ -44,9 +44,9 @@ pub use http;
 #[cfg(feature = "axum")]
 pub use self::axum::MissingPrincipal;
 #[cfg(feature = "mint")]
-pub use self::mint::{ClientSecrets, JsonBody, Lifetimes, MintError, NewToken};
+pub use self::mint::{ClientSecrets, JsonBody, MintError, NewToken};
 #[cfg(feature = "close")]
-pub use self::rejection::{CloseFrame, Closing, RefusalMode};
+pub use self::rejection::{Closing, RefusalMode};
 #[cfg(feature = "tokio")]
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
@@ -66,8 +66,8 @@ pub use self::{
     layer::RealtimeAuthLayer,
     policy::Policy,
     principal::Principal,
-    profile::{HeaderForm, Profile, SubprotocolForm},
-    rejection::{Rejection, RejectionKind},
+    profile::{HeaderForm, Lifetimes, Profile, SubprotocolForm},
+    rejection::{CloseFrame, Refusal, Rejection, RejectionKind},
     runtime::Runtime,
     service::RealtimeAuth,
     store::{

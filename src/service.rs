@@ -214,7 +214,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         {
             return response;
         }
-        rejection::respond(refused.rejection, refused.handshake, is_http1, &self.make_body)
+        rejection::respond(refused, is_http1, &self.make_body)
     }
 }
 

@@ -18,12 +18,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
-    JsonBody, Lifetimes, MAX_LIVE_TOKENS, MintError, request,
+    JsonBody, MAX_LIVE_TOKENS, MintError, request,
     response::{self, body_unread, method_not_allowed, no_principal, refused, too_large},
 };
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
-use crate::{Issued, KeyAdmin, Keys, Principal, Runtime, StoreError};
+use crate::{Issued, KeyAdmin, Keys, Lifetimes, Principal, Profile, Runtime, StoreError};
 
 /// The longest body that is read, in bytes.
 const MAX_BODY_LEN: usize = 64 * 1024;
@@ -99,6 +99,11 @@ impl<S: KeyAdmin> ClientSecrets<S> {
     /// How long tokens may live. The default is [`Lifetimes::default`].
     pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
         Self { lifetimes, ..self }
+    }
+
+    /// Follows `profile`: its lifetimes, so far.
+    pub fn with_profile(self, profile: &Profile) -> Self {
+        self.with_lifetimes(profile.lifetimes().clone())
     }
 
     /// How many live tokens a key may have at once; past it, 429. The default is 10,000.

@@ -4,54 +4,16 @@ mod client_secrets;
 mod request;
 mod response;
 
-use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
-    ConfigError, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent, Principal,
+    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes, Parent, Principal,
     Settings, StoreError, UnixMillis, event, session::Lock,
 };
 
 /// How many live tokens a key may have unless told otherwise.
 const MAX_LIVE_TOKENS: u32 = 10_000;
-
-/// How long minted tokens may live.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_realtime_auth::Lifetimes;
-///
-/// let secs = Duration::from_secs;
-/// let openai = Lifetimes::new(secs(10)..=secs(7_200), secs(600))?;
-/// assert!(Lifetimes::new(secs(10)..=secs(60), secs(600)).is_err());
-/// # Ok::<(), tower_realtime_auth::ConfigError>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lifetimes {
-    range: RangeInclusive<Duration>,
-    default: Duration,
-}
-
-impl Default for Lifetimes {
-    /// 1 to 7,200 seconds; 60 where a request names none.
-    fn default() -> Self {
-        let range = Duration::from_secs(1)..=Duration::from_secs(7_200);
-        Self { range, default: Duration::from_secs(60) }
-    }
-}
-
-impl Lifetimes {
-    /// Lifetimes within `range`, counted in whole seconds; `default` where a request names none.
-    ///
-    /// # Errors
-    /// If the shortest is under a second, or `default` is not within the range.
-    pub fn new(range: RangeInclusive<Duration>, default: Duration) -> Result<Self, ConfigError> {
-        if *range.start() < Duration::from_secs(1) || !range.contains(&default) {
-            return Err(ConfigError::Lifetime);
-        }
-        Ok(Self { range, default })
-    }
-}
 
 /// What a token to mint is to be.
 #[derive(Debug, Clone)]
@@ -213,9 +175,9 @@ fn lifetime(
 ) -> Result<Duration, MintError> {
     const FIELD: &str = "expires_after.seconds";
     let left = parent.record().remaining(now).unwrap_or(Duration::MAX);
-    let Some(asked) = asked else { return Ok(lifetimes.default.min(left)) };
-    if !lifetimes.range.contains(&asked) {
-        let (min, max) = (lifetimes.range.start().as_secs(), lifetimes.range.end().as_secs());
+    let Some(asked) = asked else { return Ok(lifetimes.default_lifetime().min(left)) };
+    if !lifetimes.range().contains(&asked) {
+        let (min, max) = (lifetimes.range().start().as_secs(), lifetimes.range().end().as_secs());
         return Err(MintError::invalid(FIELD, format!("must be from {min} to {max}")));
     }
     if asked > left {

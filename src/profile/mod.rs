@@ -1,15 +1,20 @@
 //! How the clients of a provider speak: where their credentials stand and what they offer.
 
 mod forms;
+mod lifetimes;
+mod presets;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::HeaderValue;
 
 use self::forms::tokens;
 pub(crate) use self::forms::{Claimed, Form};
-pub use self::forms::{HeaderForm, SubprotocolForm};
-use crate::ConfigError;
+pub use self::{
+    forms::{HeaderForm, SubprotocolForm},
+    lifetimes::Lifetimes,
+};
+use crate::{ConfigError, Refusal, Rejection};
 
 /// How the clients that come here speak.
 ///
@@ -52,6 +57,18 @@ pub struct Profile {
     protocols: Arc<[HeaderValue]>,
     #[cfg(feature = "close")]
     metadata_prefixes: Arc<[Box<str>]>,
+    refusals: Refusals,
+    lifetimes: Lifetimes,
+}
+
+/// Says what a refused client is told.
+#[derive(Clone)]
+struct Refusals(Arc<dyn Fn(&Rejection) -> Refusal + Send + Sync>);
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refusals(..)")
+    }
 }
 
 impl Default for Profile {
@@ -77,6 +94,8 @@ impl Default for Profile {
                 "openai-agents-sdk.".into(),
             ]
             .into(),
+            refusals: Refusals(Arc::new(Refusal::of)),
+            lifetimes: Lifetimes::default(),
         }
     }
 }
@@ -137,6 +156,33 @@ impl Profile {
         prefixes: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, ConfigError> {
         Ok(Self { metadata_prefixes: tokens(prefixes)?.into(), ..self })
+    }
+
+    /// What refused clients are told. The default is [`Refusal::of`].
+    #[must_use]
+    pub fn with_refusal(
+        self,
+        refusal: impl Fn(&Rejection) -> Refusal + Send + Sync + 'static,
+    ) -> Self {
+        Self { refusals: Refusals(Arc::new(refusal)), ..self }
+    }
+
+    /// How long minted tokens may live. The default is [`Lifetimes::default`].
+    #[must_use]
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
+    }
+
+    /// How long minted tokens may live.
+    #[must_use]
+    pub const fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
+    /// What the client of a request refused for this reason is told.
+    #[must_use]
+    pub fn refusal(&self, rejection: &Rejection) -> Refusal {
+        (self.refusals.0)(rejection)
     }
 
     pub(crate) fn headers(&self) -> &[HeaderForm] {

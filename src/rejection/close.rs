@@ -8,11 +8,9 @@ use std::{
     fmt,
     future::poll_fn,
     io,
+    net::IpAddr,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
@@ -21,7 +19,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::future::select;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{
         CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
         UPGRADE,
@@ -34,8 +32,9 @@ use hyper::{
 use sha1::{Digest, Sha1};
 
 use super::{
-    CloseFrame, Rejection, RejectionKind, Says,
-    frame::{CloseFinder, Seen, write_text},
+    Rejection,
+    frame::{CloseFinder, Seen, write_close, write_text},
+    lingering::Lingering,
 };
 use crate::{
     CredentialSource, MakeBody,
@@ -58,33 +57,38 @@ pub enum RefusalMode {
     Never,
 }
 
-/// How refused handshakes are closed: with what code, and within which bounds.
+/// The bounds within which refused handshakes are closed. What they are told, the profile says.
 ///
 /// ```
-/// use std::time::Duration;
-/// use tower_realtime_auth::{CloseFrame, Closing, RejectionKind};
+/// use std::{net::SocketAddr, time::Duration};
+/// use axum::extract::ConnectInfo;
+/// use tower_realtime_auth::Closing;
 ///
 /// let closing = Closing::default()
-///     .with_frame(RejectionKind::Expired, CloseFrame::new(4008, "token expired")?)
 ///     .with_deadline(Duration::from_secs(1))
-///     .with_max_lingering(100);
-/// # Ok::<(), tower_realtime_auth::ConfigError>(())
+///     .with_max_lingering(100)
+///     // By address of the connection, which axum's `into_make_service_with_connect_info` tells.
+///     .with_max_per_source(10, |extensions| {
+///         extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
+///     });
 /// ```
 #[derive(Clone)]
 pub struct Closing {
-    frames: Vec<(RejectionKind, CloseFrame)>,
     deadline: Duration,
     max_drained: usize,
     max_lingering: usize,
-    lingering: Arc<AtomicUsize>,
+    per_source: Option<(usize, Arc<SourceOf>)>,
+    lingering: Arc<Lingering>,
 }
 
+/// Tells where a request comes from.
+type SourceOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
+
 impl Default for Closing {
-    /// Codes 4001 (bad or no key), 4003 (not allowed) and 1013 (store unavailable); 3 seconds,
-    /// 256 KiB, 1,024 at once.
+    /// 3 seconds, 256 KiB, 1,024 at once, as many of them from one source as there are.
     fn default() -> Self {
         Self {
-            frames: Vec::new(),
+            per_source: None,
             deadline: Duration::from_secs(3),
             max_drained: 256 * 1024,
             max_lingering: 1024,
@@ -94,14 +98,6 @@ impl Default for Closing {
 }
 
 impl Closing {
-    /// Closes refusals of this kind with `frame`.
-    #[must_use]
-    pub fn with_frame(mut self, kind: RejectionKind, frame: CloseFrame) -> Self {
-        self.frames.retain(|(other, _)| *other != kind);
-        self.frames.push((kind, frame));
-        self
-    }
-
     /// The longest time from the answer to the end of the connection, whatever the peer does.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
@@ -120,44 +116,57 @@ impl Closing {
         Self { max_lingering, ..self }
     }
 
+    /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits.
+    ///
+    /// `source_of` tells it from the request's extensions, where the server has put the address of
+    /// the connection. A request of unknown source counts for the bound over all alone.
+    #[must_use]
+    pub fn with_max_per_source(
+        self,
+        max: usize,
+        source_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        Self { per_source: Some((max, Arc::new(source_of))), ..self }
+    }
+
     pub(crate) fn lingering(&self) -> usize {
-        self.lingering.load(Ordering::Acquire)
+        self.lingering.total()
     }
 
-    fn frame(&self, kind: RejectionKind, says: &Says) -> CloseFrame {
-        let own = self.frames.iter().find(|(other, _)| *other == kind);
-        let (code, reason) = says.close;
-        own.map_or_else(|| CloseFrame::fitting(code, reason), |(_, frame)| frame.clone())
-    }
-
-    fn permit(&self) -> Option<Permit> {
-        let lingering = Arc::clone(&self.lingering);
-        let max = self.max_lingering;
-        lingering
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1))
-            .ok()?;
-        Some(Permit(lingering))
+    fn permit(&self, extensions: &Extensions) -> Option<Permit> {
+        let source = self.per_source.as_ref().and_then(|(max, source_of)| {
+            let source = source_of(extensions)?;
+            Some((source, *max))
+        });
+        let entered = self.lingering.enter(self.max_lingering, source);
+        entered.then(|| Permit {
+            lingering: Arc::clone(&self.lingering),
+            source: source.map(|(source, _)| source),
+        })
     }
 }
 
 impl fmt::Debug for Closing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Closing")
-            .field("frames", &self.frames)
             .field("deadline", &self.deadline)
             .field("max_drained", &self.max_drained)
             .field("max_lingering", &self.max_lingering)
+            .field("max_per_source", &self.per_source.as_ref().map(|(max, _)| max))
             .field("lingering", &self.lingering())
             .finish()
     }
 }
 
 /// One place among those that may linger, given back when dropped.
-struct Permit(Arc<AtomicUsize>);
+struct Permit {
+    lingering: Arc<Lingering>,
+    source: Option<IpAddr>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.lingering.leave(self.source);
     }
 }
 
@@ -181,7 +190,7 @@ where
     // Only a server that can upgrade leaves this; it is taken, not cloned, because a second
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let permit = closing.permit()?;
+    let permit = closing.permit(request.extensions())?;
 
     let mut response = Response::new(make_body.make(Bytes::new()));
     *response.status_mut() = match handshake {
@@ -199,10 +208,13 @@ where
     }
     response.extensions_mut().insert(rejection);
 
-    let says = rejection.kind.says();
+    let refusal = profile.refusal(&rejection);
     let mut wire = Vec::new();
-    write_text(&mut wire, &error_event(&says));
-    closing.frame(rejection.kind, &says).write_to(&mut wire);
+    // Before the Close, because several SDKs report this and not the Close.
+    if let Some(event) = refusal.event() {
+        write_text(&mut wire, event);
+    }
+    write_close(&mut wire, refusal.close());
 
     let max_drained = closing.max_drained;
     let deadline = runtime.sleep(closing.deadline);
@@ -238,11 +250,6 @@ fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut proof = [0; 28];
     let len = STANDARD.encode_slice(digest, &mut proof).ok()?;
     HeaderValue::from_bytes(proof.get(..len)?).ok()
-}
-
-/// OpenAI's error event: several SDKs report this and not the Close.
-fn error_event(says: &Says) -> String {
-    format!(r#"{{"type":"error","event_id":"event_refused","error":{}}}"#, says.error_json())
 }
 
 /// Writes everything at once, then reads until the peer's Close and shuts down.

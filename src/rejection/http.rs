@@ -2,43 +2,38 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response,
     header::{
         CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
         WWW_AUTHENTICATE,
     },
 };
 
-use super::{Challenge, Rejection, RejectionKind};
-use crate::{MakeBody, handshake::Handshake};
+use super::RejectionKind;
+use crate::{MakeBody, handshake::Handshake, service::Refused};
 
 /// The response to a refused request that is not closed with a code.
-pub(crate) fn respond<M, B>(
-    rejection: Rejection,
-    handshake: Handshake,
-    is_http1: bool,
-    make_body: &M,
-) -> Response<B>
+pub(crate) fn respond<M, B>(refused: &Refused, is_http1: bool, make_body: &M) -> Response<B>
 where
     M: MakeBody<B>,
 {
-    let says = rejection.kind.says();
-    let json = format!(r#"{{"error":{}}}"#, says.error_json());
-    let mut response = Response::new(make_body.make(Bytes::from(json)));
-    *response.status_mut() = StatusCode::from_u16(says.status).unwrap_or(StatusCode::UNAUTHORIZED);
+    let Refused { rejection, handshake, profile, .. } = refused;
+    let refusal = profile.refusal(rejection);
+    let mut response = Response::new(make_body.make(Bytes::from(refusal.body().to_owned())));
+    *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(challenge) = says.challenge {
-        headers.insert(WWW_AUTHENTICATE, challenge.value());
+    if let Some(challenge) = refusal.challenge() {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
     if let Some(wait) = rejection.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
-    if handshake != Handshake::None && is_http1 {
-        refuse_upgrade(headers, rejection.kind);
+    if *handshake != Handshake::None && is_http1 {
+        refuse_upgrade(headers, rejection.kind());
     }
-    response.extensions_mut().insert(rejection);
+    response.extensions_mut().insert(*rejection);
     response
 }
 
@@ -52,16 +47,5 @@ fn refuse_upgrade(headers: &mut HeaderMap, kind: RejectionKind) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade, close"));
     } else {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-impl Challenge {
-    const fn value(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Bare => r#"Bearer realm="realtime""#,
-            Self::InvalidRequest => r#"Bearer realm="realtime", error="invalid_request""#,
-            Self::InvalidToken => r#"Bearer realm="realtime", error="invalid_token""#,
-            Self::InsufficientScope => r#"Bearer realm="realtime", error="insufficient_scope""#,
-        })
     }
 }

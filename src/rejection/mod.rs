@@ -5,20 +5,22 @@
 
 #[cfg(feature = "close")]
 mod close;
+mod close_frame;
 #[cfg(feature = "close")]
 mod frame;
 mod http;
+#[cfg(feature = "close")]
+mod lingering;
+mod refusal;
 
 use std::{fmt, time::Duration};
 
 #[cfg(feature = "close")]
 pub(crate) use self::close::try_close;
-pub(crate) use self::http::respond;
 #[cfg(feature = "close")]
-pub use self::{
-    close::{Closing, RefusalMode},
-    frame::CloseFrame,
-};
+pub use self::close::{Closing, RefusalMode};
+pub(crate) use self::http::respond;
+pub use self::{close_frame::CloseFrame, refusal::Refusal};
 use crate::CredentialSource;
 
 /// Why a request was refused. In the extensions of every response that the layer makes itself.
@@ -57,7 +59,7 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.says().message)
+        f.write_str(self.kind.words().message)
     }
 }
 
@@ -114,114 +116,4 @@ impl RejectionKind {
             Self::StoreUnavailable => "store_unavailable",
         }
     }
-
-    /// What the client is told. Whether a key is unknown, expired,
-    /// revoked or spent is not its business.
-    const fn says(self) -> Says {
-        match self {
-            Self::Missing => Says {
-                status: 401,
-                challenge: Some(Challenge::Bare),
-                code: "missing_api_key",
-                message: "No API key was presented. Send it as `Authorization: Bearer KEY`, or from \
-                          a browser as a WebSocket subprotocol.",
-                close: (4001, "Unauthorized: no API key was presented"),
-            },
-            Self::Malformed => Says {
-                status: 400,
-                challenge: Some(Challenge::InvalidRequest),
-                code: "malformed_api_key",
-                message: "The API key is malformed: send one, of visible ASCII without commas, at \
-                          most 4096 bytes long.",
-                close: (4001, "Unauthorized: malformed API key"),
-            },
-            Self::Conflict => Says {
-                status: 400,
-                challenge: Some(Challenge::InvalidRequest),
-                code: "conflicting_api_keys",
-                message: "Different API keys were presented in different places. Send one.",
-                close: (4001, "Unauthorized: conflicting API keys"),
-            },
-            Self::Unknown | Self::Expired | Self::Revoked | Self::Spent => Says {
-                status: 401,
-                challenge: Some(Challenge::InvalidToken),
-                code: "invalid_api_key",
-                message: "The API key is unknown, expired, revoked or used up.",
-                close: (4001, "Unauthorized: invalid or expired API key"),
-            },
-            Self::Model => Says {
-                status: 403,
-                challenge: Some(Challenge::InsufficientScope),
-                code: "model_not_allowed",
-                message: "The API key does not allow this model. Name, once, one that it allows.",
-                close: (4003, "Forbidden: the API key does not allow this model"),
-            },
-            Self::Origin => Says {
-                status: 403,
-                challenge: Some(Challenge::InsufficientScope),
-                code: "origin_not_allowed",
-                message: "The API key does not allow requests from this origin.",
-                close: (4003, "Forbidden: the API key does not allow this origin"),
-            },
-            Self::Environment => Says {
-                status: 403,
-                challenge: Some(Challenge::InsufficientScope),
-                code: "environment_not_allowed",
-                message: "The API key is of another environment. Use a live key for the real \
-                          service, a test key for the rehearsal.",
-                close: (4003, "Forbidden: the API key is of another environment"),
-            },
-            Self::Handshake => Says {
-                status: 426,
-                challenge: None,
-                code: "invalid_handshake",
-                message: "This is not a WebSocket handshake of version 13 (RFC 6455, RFC 8441).",
-                close: (1002, "Not a WebSocket handshake"),
-            },
-            Self::StoreUnavailable => Says {
-                status: 503,
-                challenge: None,
-                code: "service_unavailable",
-                message: "The API key could not be checked. Try again shortly.",
-                close: (1013, "Service unavailable: the API key could not be checked"),
-            },
-        }
-    }
-}
-
-/// The words of a refusal, for both doors.
-struct Says {
-    status: u16,
-    challenge: Option<Challenge>,
-    code: &'static str,
-    message: &'static str,
-    #[cfg_attr(not(feature = "close"), allow(dead_code, reason = "the words of the other door"))]
-    close: (u16, &'static str),
-}
-
-impl Says {
-    /// `type` of OpenAI's error object.
-    const fn error_type(&self) -> &'static str {
-        if self.status >= 500 { "server_error" } else { "invalid_request_error" }
-    }
-
-    /// OpenAI's error object. The words are ours and need no escaping.
-    fn error_json(&self) -> String {
-        format!(
-            r#"{{"type":"{}","code":"{}","message":"{}","param":null}}"#,
-            self.error_type(),
-            self.code,
-            self.message,
-        )
-    }
-}
-
-/// What `WWW-Authenticate` says besides scheme and realm (RFC 6750 §3).
-#[derive(Clone, Copy)]
-enum Challenge {
-    /// No error code where no credential was presented.
-    Bare,
-    InvalidRequest,
-    InvalidToken,
-    InsufficientScope,
 }
