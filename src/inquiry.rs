@@ -13,7 +13,7 @@ use http::Request;
 use crate::{
     Answer, CredentialSource, KeyStore, Lookup, Principal, Redeemed, Rejection, RejectionKind,
     StoreError, UnixMillis, Use,
-    credential::{Candidate, Candidates},
+    credential::{Candidate, Candidates, Places},
     decision::{Asked, Good, decide},
     event,
     handshake::Handshake,
@@ -62,6 +62,11 @@ impl Inquiry {
     /// How many places held a credential.
     pub(crate) const fn presented(&self) -> u8 {
         self.candidates.presented
+    }
+
+    /// Where the request may hold credentials, those that do not decide included.
+    pub(crate) const fn to_strip(&self) -> Places {
+        self.candidates.to_strip
     }
 
     /// Goes on as far as the store's answers reach. Without a context, only as far as they are

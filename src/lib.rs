@@ -36,6 +36,8 @@ mod runtime;
 mod service;
 #[cfg(feature = "session")]
 mod session;
+#[cfg(feature = "tracing")]
+mod span;
 mod store;
 
 pub use bytes;
@@ -51,6 +53,8 @@ pub use self::rejection::{Closing, RefusalMode};
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
 pub use self::session::{InvalidSettings, SessionGuard, Settings, Verdict};
+#[cfg(feature = "tracing")]
+pub use self::span::request_span;
 pub use self::{
     body::{FromBytes, MakeBody},
     clock::{Clock, ManualClock, SystemClock, UnixMillis},

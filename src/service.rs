@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::{
     CredentialSource, KeyStore, Keys, MakeBody, Policy, Principal, Rejection, RejectionKind,
     ResponseFuture, UnixMillis,
-    credential::{Candidates, Unusable, consumed_entry, strip},
+    credential::{Candidates, Places, Unusable, consumed_entry, strip},
     event,
     future::{Completion, Parked},
     handshake::{Handshake, Selection, select},
@@ -154,7 +154,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         request.extensions_mut().remove::<Principal>();
         let selection = self.selection(&request, profile, handshake, None);
         let (mut parts, body) = request.into_parts();
-        strip(&mut parts, profile, false);
+        strip(&mut parts, profile, Places::ALL, false);
         let protocol = match selection {
             Selection::Protocol(protocol) => Some(protocol),
             Selection::Credential | Selection::Nothing => None,
@@ -176,7 +176,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         let selection = self.selection(&request, profile, *handshake, Some(principal.source()));
         let (mut parts, body) = request.into_parts();
         let keep_entry = matches!(selection, Selection::Credential);
-        let consumed = strip(&mut parts, profile, keep_entry);
+        let consumed = strip(&mut parts, profile, inquiry.to_strip(), keep_entry);
         let (shown, answered) = match selection {
             Selection::Protocol(protocol) => (Some(protocol.clone()), Some(protocol)),
             Selection::Credential => (None, consumed),
@@ -197,8 +197,9 @@ impl<S: KeyStore, M> Auth<S, M> {
         if !handshake.is_websocket() {
             return Selection::Nothing;
         }
-        let consumed = source.and_then(|source| consumed_entry(request, source, profile));
-        select(request.headers(), profile, consumed)
+        select(request.headers(), profile, || {
+            source.and_then(|source| consumed_entry(request, source, profile))
+        })
     }
 
     /// Answers a refused request, by the door that its client can see through.

@@ -1,12 +1,15 @@
 //! A realtime server whose voice model is simulated and whose authentication is real.
 //!
 //!     cargo run --example gateway
+//!     cargo run --example gateway -- --tls      # for WebSockets over HTTP/2
+//!     cargo run --example gateway -- --help
 //!
 //! Put a model in the place of `model.rs` and it is yours.
 
 mod model;
 mod realtime;
 mod server;
+mod tls;
 
 use std::{
     error::Error,
@@ -23,8 +26,11 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, RealtimeAuthLayer,
+    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Profile,
+    RealtimeAuthLayer,
 };
+
+use crate::tls::Tls;
 
 /// The account that keys given or made at the start belong to.
 const ACCOUNT: &str = "demo";
@@ -44,12 +50,44 @@ struct Args {
     /// Where keys are kept
     #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
     store: StoreKind,
+
+    /// Whose clients are served: where they put their keys, and what they are told
+    #[arg(long, value_enum, default_value_t = ProfileKind::Any)]
+    profile: ProfileKind,
+
+    /// Speak TLS, with a certificate made at the start and signed by nobody else
+    #[arg(long)]
+    tls: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum StoreKind {
     /// In this process; gone when it ends
     Memory,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProfileKind {
+    /// All of them at once
+    Any,
+    Openai,
+    Xai,
+    Decart,
+    Swaram,
+    Svara,
+}
+
+impl ProfileKind {
+    fn profile(self) -> Profile {
+        match self {
+            Self::Any => Profile::default(),
+            Self::Openai => Profile::openai(),
+            Self::Xai => Profile::xai(),
+            Self::Decart => Profile::decart(),
+            Self::Swaram => Profile::swaram(),
+            Self::Svara => Profile::svara(),
+        }
+    }
 }
 
 #[tokio::main]
@@ -73,27 +111,31 @@ async fn main() -> Result<(), Box<dyn Error>> {
         keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
     }
 
+    let profile = args.profile.profile();
+    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let api = Router::new()
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
         .route("/v1/realtime", any(realtime::connect))
-        .route_service("/v1/realtime/client_secrets", ClientSecrets::new(keys.clone()))
+        .route_service("/v1/realtime/client_secrets", mint)
         .with_state(stopping.clone());
     // Round the whole router, so that no key is left in what the router remembers of a request.
-    let app = RealtimeAuthLayer::new(keys.clone()).layer(api);
+    let app = RealtimeAuthLayer::new(keys.clone()).with_profile(profile).layer(api);
 
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-    println!("listening on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let tls = args.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
+    println!("listening on {}://{address}", if args.tls { "https" } else { "http" });
     if args.keys.is_empty() {
         let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
         let issued = keys.issue(new).await?;
-        greet(listener.local_addr()?, issued.key().expose());
+        greet(address, args.tls, issued.key().expose());
     }
     std::io::stdout().flush()?;
 
-    let serving = tokio::spawn(server::serve(listener, app, stopping));
+    let serving = tokio::spawn(server::serve(listener, tls, app, stopping));
     wait_for_signal().await?;
     tracing::info!("stopping");
     stop.send_replace(true);
@@ -106,7 +148,13 @@ fn environment_of(key: &ApiKey) -> Environment {
     if key.expose().starts_with("sk_test_") { Environment::Test } else { Environment::Live }
 }
 
-fn greet(address: SocketAddr, key: &str) {
+fn greet(address: SocketAddr, tls: bool, key: &str) {
+    // Nobody but us vouches for our certificate: curl is told not to ask.
+    let (curl, ws) = if tls {
+        (format!("curl -k https://{address}"), "wss")
+    } else {
+        (format!("curl http://{address}"), "ws")
+    };
     println!(
         r#"
 A secret key, shown this once; it belongs on a server:
@@ -115,18 +163,21 @@ A secret key, shown this once; it belongs on a server:
 
 Mint a token for a browser, with a voice that the browser cannot change:
 
-    curl http://{address}/v1/realtime/client_secrets \
+    {curl}/v1/realtime/client_secrets \
       -H 'Authorization: Bearer {key}' \
       -d '{{"expires_after": {{"seconds": 600}}, "session": {{"voice": "marin"}}}}'
 
 Connect with it, for instance in the console of a browser:
 
-    const socket = new WebSocket("ws://{address}/v1/realtime?model=demo",
+    const socket = new WebSocket("{ws}://{address}/v1/realtime?model=demo",
       ["realtime", "openai-insecure-api-key." + TOKEN]);
     socket.onmessage = event => console.log(event.data);
     socket.onclose = event => console.log(event.code, event.reason);
 "#
     );
+    if tls {
+        println!("Before that, open https://{address}/ there and accept its certificate.\n");
+    }
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

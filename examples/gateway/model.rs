@@ -79,15 +79,19 @@ impl Conversation {
     }
 
     fn update(&mut self, sent: &Value) -> Vec<Value> {
-        let current = Settings::parse(&Value::from(self.settings.clone()).to_string());
-        let update = Settings::parse(&sent["session"].to_string());
-        let (Ok(current), Ok(update)) = (current, update) else {
+        let Some(settings) = self.settings_with(&sent["session"]) else {
             let message = "'session' must be an object of settings.";
             return vec![error_event("invalid_value", message, Some("session"), Some(sent))];
         };
-        let updated = current.updated(&update).as_json();
-        self.settings = serde_json::from_str(&updated).unwrap_or_default();
+        self.settings = settings;
         vec![event("session.updated", json!({ "session": self.session() }))]
+    }
+
+    /// The settings of the session, changed by those that an event carries.
+    fn settings_with(&self, carried: &Value) -> Option<Map<String, Value>> {
+        let current = Settings::parse(&Value::from(self.settings.clone()).to_string()).ok()?;
+        let carried = Settings::parse(&carried.to_string()).ok()?;
+        serde_json::from_str(&current.updated(&carried).as_json()).ok()
     }
 
     fn hear(&mut self, sent: &Value) -> Vec<Value> {
@@ -150,11 +154,14 @@ impl Conversation {
 
     /// One response, made with the session's settings and those that it names for itself.
     fn respond(&mut self, sent: &Value) -> Vec<Value> {
-        let mut settings = self.settings.clone();
-        if let Value::Object(own) = &sent["response"] {
-            settings.extend(own.clone());
-        }
-        let settings = Value::from(settings);
+        let settings = match &sent["response"] {
+            Value::Null => Some(self.settings.clone()),
+            own => self.settings_with(own),
+        };
+        let Some(settings) = settings.map(Value::from) else {
+            let message = "'response' must be an object of settings.";
+            return vec![error_event("invalid_value", message, Some("response"), Some(sent))];
+        };
         let voice = [&settings["audio"]["output"]["voice"], &settings["voice"]]
             .into_iter()
             .find(|voice| !voice.is_null())

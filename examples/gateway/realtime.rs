@@ -7,7 +7,7 @@ use axum::{
         Query, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
-    http::{StatusCode, header::UPGRADE},
+    http::{StatusCode, Version, header::UPGRADE},
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
@@ -37,6 +37,7 @@ pub struct Params {
 /// Completes the handshake. Whether the model may be had, the layer has judged.
 pub async fn connect(
     principal: Principal,
+    version: Version,
     State(stopping): State<watch::Receiver<bool>>,
     Query(params): Query<Params>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -47,16 +48,22 @@ pub async fn connect(
     };
     upgrade
         .max_message_size(MAX_MESSAGE)
-        .on_upgrade(|socket| session(socket, principal, params.model, stopping))
+        .on_upgrade(move |socket| session(socket, principal, version, params.model, stopping))
 }
 
 async fn session(
     mut socket: WebSocket,
     principal: Principal,
+    version: Version,
     asked_model: Option<String>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    tracing::info!(key_id = %principal.key_id(), protocol = principal.protocol(), "session begins");
+    tracing::info!(
+        key_id = %principal.key_id(),
+        protocol = principal.protocol(),
+        ?version,
+        "session begins"
+    );
     let end = tokio::select! {
         end = converse(&mut socket, &principal, asked_model) => end,
         () = sleep(MAX_SESSION) => {
@@ -67,15 +74,17 @@ async fn session(
         }
         () = server::stopped(&mut stopping) => Some((close_code::AWAY, "the server is stopping")),
     };
-    if let Some((code, reason)) = end {
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        let until_closed = async {
-            if socket.send(close).await.is_ok() {
-                while let Some(Ok(_)) = socket.recv().await {}
-            }
-        };
-        let _ = timeout(PEER_DEADLINE, until_closed).await;
-    }
+    let until_closed = async {
+        if let Some((code, reason)) = end {
+            let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+            socket.send(close).await?;
+        }
+        // Whoever sent the first Close, the second one passes here. Dropped before it has, a
+        // socket over HTTP/2 is reset, and the client sees 1006 instead of a code.
+        while socket.recv().await.transpose()?.is_some() {}
+        Ok::<_, axum::Error>(())
+    };
+    let _ = timeout(PEER_DEADLINE, until_closed).await;
     tracing::info!(key_id = %principal.key_id(), "session ends");
 }
 

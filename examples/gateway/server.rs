@@ -1,38 +1,54 @@
 //! Accepts connections within bounds, and ends them in good time.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{body::Body, http::Request, response::Response};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
 use tower::{Service, ServiceExt as _};
 
+use crate::tls::{self, Tls};
+
 /// How long a request head may take to arrive.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How many connections may be open at once, apart from sessions that run.
+/// How many connections may speak HTTP at once; one that HTTP/1.1 made a session of does not count.
 const MAX_CONNECTIONS: usize = 10_000;
-/// How long everything may take to end.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long everything may take to end; sessions take half of it at most.
+const STOP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The versions of HTTP that a connection may speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Http {
+    One,
+    Two,
+}
 
 /// Serves `app` until told to stop, then lets the requests under way end.
-pub async fn serve<S>(listener: TcpListener, app: S, mut stopping: watch::Receiver<bool>)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    app: S,
+    mut stopping: watch::Receiver<bool>,
+) where
     S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let app = app.map_request(|request: Request<Incoming>| request.map(Body::new));
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -47,28 +63,83 @@ where
                 continue;
             }
         };
-        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-        let service = TowerToHyperService::new(app.clone());
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
+        let (app, tls, watcher) = (app.clone(), tls.clone(), connections.watcher());
+        let mut stopping = stopping.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection failed");
+            let _place = place;
+            let Some(tls) = tls else {
+                return serve_connection(stream, Http::One, app, watcher).await;
+            };
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream) => accepted,
+                () = stopped(&mut stopping) => return,
+            };
+            match accepted {
+                Ok(stream) => {
+                    let http = if tls::is_http2(&stream) { Http::Two } else { Http::One };
+                    serve_connection(stream, http, app, watcher).await;
+                }
+                Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             }
-            drop(place);
         });
     }
     drop(listener);
     connections.shutdown().await;
 }
 
+/// Speaks HTTP with one peer, as long as it does its part.
+async fn serve_connection<I, S>(stream: I, http: Http, app: S, watcher: Watcher)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder
+        .http2()
+        .enable_connect_protocol()
+        // Nothing may come between the frames of a head (RFC 9113 §4.3): who dallies with one
+        // cannot answer a ping.
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD_DEADLINE / 2)
+        .keep_alive_timeout(HEAD_DEADLINE / 2);
+    // What was agreed on holds; a guess from the first bytes would wait for them without end.
+    let builder = match http {
+        Http::One => builder.http1_only(),
+        Http::Two => builder.http2_only(),
+    };
+
+    let asked = Arc::new(Notify::new());
+    let app = app.map_request({
+        let asked = Arc::clone(&asked);
+        move |request: Request<Incoming>| {
+            asked.notify_one();
+            request.map(Body::new)
+        }
+    });
+    let connection = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app))
+        .into_owned();
+    let silence = async {
+        if timeout(HEAD_DEADLINE, asked.notified()).await.is_ok() {
+            // Once it has asked, HTTP's own deadlines hold.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = watcher.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection failed");
+        },
+        () = silence => tracing::debug!("a connection without a request"),
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, place))
@@ -87,6 +158,6 @@ pub async fn ended(serving: JoinHandle<()>, stop: watch::Sender<bool>) {
         let _ = tokio::join!(serving, stop.closed());
     };
     if timeout(STOP_DEADLINE, all).await.is_err() {
-        tracing::warn!("some sessions did not end in time");
+        tracing::warn!("some connections did not end in time");
     }
 }

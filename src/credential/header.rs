@@ -1,6 +1,6 @@
 //! A credential in a header: `Authorization: Bearer KEY`, `X-API-Key: KEY` and the like.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Found, Text};
 use crate::profile::{Claimed, Profile};
@@ -32,12 +32,18 @@ fn strip_lines(
     name: &HeaderName,
     is_credential: impl Fn(&HeaderValue) -> bool,
 ) {
-    if !headers.get_all(name).iter().any(&is_credential) {
+    let (mut some, mut all) = (false, true);
+    for line in headers.get_all(name) {
+        let is_credential = is_credential(line);
+        some |= is_credential;
+        all &= is_credential;
+    }
+    if !some {
         return;
     }
-    let Entry::Occupied(entry) = headers.entry(name) else { return };
-    let others: Vec<_> = entry.iter().filter(|line| !is_credential(line)).cloned().collect();
-    entry.remove_entry_mult();
+    let is_other = |line: &&HeaderValue| !all && !is_credential(line);
+    let others: Vec<_> = headers.get_all(name).iter().filter(is_other).cloned().collect();
+    headers.remove(name);
     for other in others {
         headers.append(name, other);
     }

@@ -72,6 +72,8 @@ pub enum Conflicts {
 /// What a place holds.
 enum Found<'a> {
     Nothing,
+    /// A form for a credential without one in it.
+    Empty,
     Malformed,
     One(Text<'a>),
 }
@@ -81,12 +83,18 @@ impl<'a> Found<'a> {
     fn and(self, text: Text<'a>) -> Self {
         match self {
             Self::Malformed => Self::Malformed,
+            Self::Nothing if is_no_key(text.bytes()) => Self::Empty,
             kept if is_no_key(text.bytes()) => kept,
             _ if !is_key(text.bytes()) => Self::Malformed,
-            Self::Nothing => Self::One(text),
+            Self::Nothing | Self::Empty => Self::One(text),
             Self::One(first) if first.bytes() == text.bytes() => Self::One(first),
             Self::One(_) => Self::Malformed,
         }
+    }
+
+    /// Whether there is a credential, good or malformed.
+    const fn is_presented(&self) -> bool {
+        matches!(self, Self::Malformed | Self::One(_))
     }
 }
 
@@ -97,7 +105,9 @@ fn is_no_key(text: &[u8]) -> bool {
 }
 
 fn is_key(text: &[u8]) -> bool {
-    text.len() <= MAX_CREDENTIAL_LEN && text.iter().all(|byte| is_key_byte(*byte))
+    // Without an early end, so that many bytes are looked at in one step.
+    text.len() <= MAX_CREDENTIAL_LEN
+        && text.iter().fold(true, |legal, byte| legal & is_key_byte(*byte))
 }
 
 /// The text of a credential: part of the request, or decoded from it and wiped when dropped.
@@ -132,12 +142,27 @@ pub(crate) struct Unusable {
     pub(crate) presented: u8,
 }
 
+/// The places of a request that may have to be stripped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    header: bool,
+    query: bool,
+    subprotocol: bool,
+}
+
+impl Places {
+    /// For a request at which nobody has looked.
+    pub(crate) const ALL: Self = Self { header: true, query: true, subprotocol: true };
+}
+
 /// The credentials of a request that may decide, in the order in which they are tried.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Candidates {
     places: [Option<Candidate>; 3],
     /// How many places held a credential, good or malformed.
     pub(crate) presented: u8,
+    /// Where there was a form for a credential, whatever was in it.
+    pub(crate) to_strip: Places,
 }
 
 impl Candidates {
@@ -162,7 +187,7 @@ impl Candidates {
             (Query, query::find(request.uri(), profile)),
             (Subprotocol, in_offers),
         ];
-        let presented = places.iter().filter(|(_, found)| !matches!(found, Found::Nothing));
+        let presented = places.iter().filter(|(_, found)| found.is_presented());
         let presented = presented.count().try_into().unwrap_or(u8::MAX);
         let unusable = |kind, source| Unusable { kind, source, presented };
         if conflicts == Conflicts::RejectConflict
@@ -170,11 +195,18 @@ impl Candidates {
         {
             return Err(unusable(RejectionKind::Conflict, Some(source)));
         }
-        let mut candidates = Self { places: [None; 3], presented };
+        let [(_, in_header), (_, in_query), (_, in_offers)] = &places;
+        let to_strip = Places {
+            header: !matches!(in_header, Found::Nothing),
+            query: !matches!(in_query, Found::Nothing),
+            // Without a handshake, nobody has looked there.
+            subprotocol: !handshake.is_websocket() || !matches!(in_offers, Found::Nothing),
+        };
+        let mut candidates = Self { places: [None; 3], presented, to_strip };
         let mut malformed = None;
         for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
             match found {
-                Found::Nothing => continue,
+                Found::Nothing | Found::Empty => continue,
                 Found::Malformed => malformed = malformed.or(Some(*source)),
                 Found::One(text) => {
                     let digests = keys.digests(text.bytes());
@@ -201,7 +233,7 @@ impl Candidates {
 /// The first place that holds a credential, if another one holds a different one.
 fn first_of_differing(places: &[(CredentialSource, Found<'_>)]) -> Option<CredentialSource> {
     let mut texts = places.iter().filter_map(|(source, found)| match found {
-        Found::Nothing => None,
+        Found::Nothing | Found::Empty => None,
         Found::Malformed => Some((source, None)),
         Found::One(text) => Some((source, Some(text.bytes()))),
     });
@@ -223,8 +255,20 @@ pub(crate) fn consumed_entry<'a, B>(
 /// Takes every credential out of the request: of all places, good or not.
 ///
 /// With `keep_entry`, answers the subprotocol entry that carried the credential.
-pub(crate) fn strip(parts: &mut Parts, profile: &Profile, keep_entry: bool) -> Option<HeaderValue> {
-    header::strip(&mut parts.headers, profile);
-    query::strip(&mut parts.uri, profile);
-    subprotocol::strip(&mut parts.headers, profile, keep_entry)
+pub(crate) fn strip(
+    parts: &mut Parts,
+    profile: &Profile,
+    places: Places,
+    keep_entry: bool,
+) -> Option<HeaderValue> {
+    if places.header {
+        header::strip(&mut parts.headers, profile);
+    }
+    if places.query {
+        query::strip(&mut parts.uri, profile);
+    }
+    places
+        .subprotocol
+        .then(|| subprotocol::strip(&mut parts.headers, profile, keep_entry))
+        .flatten()
 }

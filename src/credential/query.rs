@@ -26,13 +26,13 @@ pub(super) fn strip(uri: &mut Uri, profile: &Profile) {
         return;
     }
     let path = uri.path();
-    let mut kept = String::with_capacity(path.len() + 1 + query.len());
-    kept.push_str(path);
-    let mut separator = '?';
+    let mut kept = Vec::with_capacity(path.len() + 1 + query.len());
+    kept.extend_from_slice(path.as_bytes());
+    let mut separator = b'?';
     for pair in pairs(query).filter(|pair| !pair.is_key(profile)) {
         kept.push(separator);
-        kept.push_str(pair.text);
-        separator = '&';
+        kept.extend_from_slice(pair.text);
+        separator = b'&';
     }
     let mut parts = std::mem::take(uri).into_parts();
     // What is left of a valid URI is one, with `/` for an empty path.
@@ -62,7 +62,7 @@ pub(crate) fn find_parameter<'a>(uri: &'a Uri, name: &[u8]) -> Named<'a> {
 }
 
 struct Pair<'a> {
-    text: &'a str,
+    text: &'a [u8],
     name: &'a [u8],
     value: &'a [u8],
 }
@@ -79,10 +79,11 @@ impl Pair<'_> {
 
 fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     // An empty query has no pair; one that is empty between separators is kept as it is.
-    let texts = (!query.is_empty()).then(|| query.split('&'));
+    let texts = (!query.is_empty()).then(|| query.as_bytes().split(|byte| *byte == b'&'));
     texts.into_iter().flatten().map(|text| {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        Pair { text, name: name.as_bytes(), value: value.as_bytes() }
+        let mut halves = text.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+        Pair { text, name, value }
     })
 }
 

@@ -12,6 +12,8 @@ use crate::{
     profile::Profile,
 };
 
+const SEPARATOR: &[u8] = b", ";
+
 /// Looks at the entries of all lines. The caller has made sure that this is a handshake.
 pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
     if !offers_within_bounds(headers) {
@@ -39,11 +41,14 @@ fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 /// The entry that carries the credential.
 pub(super) fn entry<'a>(headers: &'a HeaderMap, profile: &Profile) -> Option<&'a [u8]> {
-    let carries_key = |offer: &Offer<'_>| match offer.kind {
+    offers(headers, profile).find(carries_key).map(|offer| offer.entry)
+}
+
+fn carries_key(offer: &Offer<'_>) -> bool {
+    match offer.kind {
         Kind::Credential(Key::Plain(text) | Key::Base64Url(text)) => !is_no_key(text),
         Kind::Other => false,
-    };
-    offers(headers, profile).find(carries_key).map(|offer| offer.entry)
+    }
 }
 
 /// Removes the credentials and joins the other entries on one line.
@@ -55,46 +60,64 @@ pub(super) fn strip(
     profile: &Profile,
     keep_entry: bool,
 ) -> Option<HeaderValue> {
-    if !offers(headers, profile).any(|offer| offer.is_credential()) {
+    let (mut is_offered, mut carrier, mut others) = (false, None, Others::default());
+    for offer in offers(headers, profile) {
+        if offer.is_credential() {
+            is_offered = true;
+            carrier = carrier.or_else(|| carries_key(&offer).then_some(offer.entry));
+        } else {
+            others.add(offer.entry);
+        }
+    }
+    if !is_offered {
         return None;
     }
-    let others = || offers(headers, profile).filter(|offer| !offer.is_credential());
-    let kept = join(|| others().map(|offer| offer.entry), profile);
-    let is_all = entry(headers, profile).is_some_and(|entry| {
-        headers.get(SEC_WEBSOCKET_PROTOCOL).is_some_and(|line| line.as_bytes() == entry)
-    });
-    let copy = if keep_entry && !is_all {
-        entry(headers, profile).and_then(|entry| HeaderValue::from_bytes(entry).ok())
-    } else {
-        None
-    };
+    let kept = others.join(headers, profile);
+    let carrier = carrier.filter(|_| keep_entry);
+    let line = headers.get(SEC_WEBSOCKET_PROTOCOL);
+    let is_all = carrier.is_some_and(|entry| line.is_some_and(|line| line.as_bytes() == entry));
+    let copy = carrier.filter(|_| !is_all).and_then(|entry| HeaderValue::from_bytes(entry).ok());
     let line = headers.remove(SEC_WEBSOCKET_PROTOCOL);
     if let Some(kept) = kept {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
     }
-    let mut consumed = if is_all { line } else { copy }.filter(|_| keep_entry)?;
+    let mut consumed = if is_all { line } else { copy }?;
     consumed.set_sensitive(true);
     Some(consumed)
 }
 
-/// One line of all entries. The one that most clients leave costs nothing to make.
-fn join<'a, E>(entries: impl Fn() -> E, profile: &Profile) -> Option<HeaderValue>
-where
-    E: Iterator<Item = &'a [u8]>,
-{
-    let mut all = entries();
-    let first = all.next()?;
-    if all.next().is_none() {
-        let known = profile.protocols().iter().find(|protocol| protocol.as_bytes() == first);
-        if let Some(known) = known {
-            return Some(known.clone());
+/// The entries that are no credentials.
+#[derive(Default)]
+struct Others<'a> {
+    first: Option<&'a [u8]>,
+    /// The length of all on one line, the first comma included.
+    len: usize,
+}
+
+impl<'a> Others<'a> {
+    fn add(&mut self, entry: &'a [u8]) {
+        self.first.get_or_insert(entry);
+        self.len += SEPARATOR.len() + entry.len();
+    }
+
+    /// One line of all. The one that most clients leave costs nothing to make.
+    fn join(&self, headers: &HeaderMap, profile: &Profile) -> Option<HeaderValue> {
+        let len = self.len.saturating_sub(SEPARATOR.len());
+        let first = self.first?;
+        if first.len() == len {
+            let known = profile.protocols().iter().find(|protocol| protocol.as_bytes() == first);
+            if let Some(known) = known {
+                return Some(known.clone());
+            }
         }
+        // The exact length: what is too large is allocated a second time when it is shared.
+        let mut line = BytesMut::with_capacity(len);
+        for offer in offers(headers, profile).filter(|offer| !offer.is_credential()) {
+            if !line.is_empty() {
+                line.put_slice(SEPARATOR);
+            }
+            line.put_slice(offer.entry);
+        }
+        HeaderValue::from_maybe_shared(line.freeze()).ok()
     }
-    let mut line = BytesMut::with_capacity(entries().map(|entry| entry.len() + 2).sum());
-    line.put_slice(first);
-    for entry in entries().skip(1) {
-        line.put_slice(b", ");
-        line.put_slice(entry);
-    }
-    HeaderValue::from_maybe_shared(line.freeze()).ok()
 }

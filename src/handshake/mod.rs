@@ -2,7 +2,6 @@
 
 mod offers;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
@@ -69,10 +68,13 @@ impl Handshake {
 
 /// Whether a comma-separated header holds `element`, whatever the case (RFC 9110 §5.6.1).
 fn has_element(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
-    let values = headers.get_all(name).iter();
-    values
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(element))
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).any(|value| {
+        // Most clients send nothing else.
+        value.eq_ignore_ascii_case(element)
+            || value
+                .split(|byte| *byte == b',')
+                .any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(element))
+    })
 }
 
 fn version_is_13(headers: &HeaderMap) -> bool {
@@ -81,10 +83,14 @@ fn version_is_13(headers: &HeaderMap) -> bool {
 
 /// Whether there is one `Sec-WebSocket-Key` of 16 bytes in base64 (RFC 6455 §4.2.1).
 fn has_nonce(headers: &HeaderMap) -> bool {
-    let mut nonce = [0; 18];
-    only(headers, &SEC_WEBSOCKET_KEY)
-        .and_then(|key| STANDARD.decode_slice(key.as_bytes(), &mut nonce).ok())
-        .is_some_and(|len| len == 16)
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    // The 22nd digit has two bits of the nonce; its other four are zero (RFC 4648 §3.5).
+    only(headers, &SEC_WEBSOCKET_KEY).is_some_and(|key| match key.as_bytes() {
+        [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] => {
+            digits.len() == 21 && digits.iter().fold(true, |legal, digit| legal & is_digit(digit))
+        }
+        _ => false,
+    })
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {

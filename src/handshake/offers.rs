@@ -81,9 +81,13 @@ fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// Whether the offers are few and short enough to be looked at.
 pub(crate) fn offers_within_bounds(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let len: usize = lines.map(HeaderValue::len).sum();
-    len <= MAX_OFFERS_LEN && entries(headers).nth(MAX_OFFERS).is_none()
+    let (mut len, mut most) = (0, 0);
+    for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+        len += line.len();
+        most += 1 + line.as_bytes().iter().filter(|byte| **byte == b',').count();
+    }
+    // Commas are quickly counted; entries, of which some may be empty, seldom need to be.
+    len <= MAX_OFFERS_LEN && (most <= MAX_OFFERS || entries(headers).nth(MAX_OFFERS).is_none())
 }
 
 /// The subprotocol with which an accepted handshake is answered if the inner service names none.
@@ -99,11 +103,15 @@ pub(crate) enum Selection {
 
 /// Selects for an accepted handshake.
 ///
-/// `consumed` is the subprotocol entry whose credential was accepted, if it was one.
-pub(crate) fn select(headers: &HeaderMap, profile: &Profile, consumed: Option<&[u8]>) -> Selection {
+/// `consumed` tells the subprotocol entry whose credential was accepted, if it was one.
+pub(crate) fn select<'a>(
+    headers: &HeaderMap,
+    profile: &Profile,
+    consumed: impl FnOnce() -> Option<&'a [u8]>,
+) -> Selection {
     if let Some(protocol) = configured(headers, profile) {
         Selection::Protocol(protocol.clone())
-    } else if consumed.is_some_and(is_token) {
+    } else if consumed().is_some_and(is_token) {
         Selection::Credential
     } else {
         Selection::Nothing

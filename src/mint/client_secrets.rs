@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,7 +12,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Either, select},
+};
 use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -135,9 +139,11 @@ impl<S: KeyAdmin> ClientSecrets<S> {
             Ok(body) => body,
             Err(response) => return response,
         };
-        let minting = pin!(self.mint(&principal, &body));
+        // A panic of the store is an error of the store.
+        let minting = pin!(AssertUnwindSafe(self.mint(&principal, &body)).catch_unwind());
         let minted = match select(minting, self.runtime.sleep(DEADLINE)).await {
-            Either::Left((minted, _)) => minted,
+            Either::Left((Ok(minted), _)) => minted,
+            Either::Left((Err(_), _)) => Err(StoreError::new("the store panicked").into()),
             Either::Right(_) => Err(StoreError::new("no answer in time").into()),
         };
         minted.map_or_else(|error| refused(&error), |issued| response::minted(&issued))

@@ -4,7 +4,8 @@
 //! 1. The body may be missing; every field may.
 //! 2. `expires_after` is `{"anchor": "created_at", "seconds": N}`; xAI's clients leave out `anchor`.
 //! 3. `session` is an object of settings. Any other field is a setting too, because Swaram's
-//!    clients send `model` beside `session`. The same setting in both must have the same value.
+//!    clients send `model` beside `session`. The same setting in both, or in two spellings, must
+//!    have the same value.
 //! 4. A field that is known must have its type; one that is not known is kept as it is.
 //! 5. The settings are locked, and `model` is the only model that the token may name.
 
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 use super::{MintError, NewToken};
 use crate::{
     Grants, Settings,
-    session::{Fault, parse},
+    session::{Fault, Lock, parse},
 };
 
 /// How deep a body may be nested.
@@ -42,6 +43,10 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, MintError> {
             }
             _ => settings.insert(name, value),
         };
+    }
+    if let Some(path) = Lock::contradiction(&settings) {
+        let message = "differs from another spelling of the same setting";
+        return Err(MintError::invalid(format!("session.{path}"), message));
     }
     let mut grants = Grants::default();
     if let Some(model) = settings.get("model").and_then(Value::as_str) {

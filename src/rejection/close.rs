@@ -186,10 +186,10 @@ where
     if !handshake.is_websocket() || !wants_code(&request, rejection, config.refusal) {
         return None;
     }
-    let protocol = select_to_refuse(request.headers(), profile)?;
     // Only a server that can upgrade leaves this; it is taken, not cloned, because a second
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    let protocol = select_to_refuse(request.headers(), profile)?;
     let permit = closing.permit(request.extensions())?;
 
     let mut response = Response::new(make_body.make(Bytes::new()));

@@ -12,7 +12,7 @@ pub(crate) enum Fault {
     Syntax,
     /// Something in it is nested deeper than allowed.
     TooDeep,
-    /// A name stands twice in one object: which one counts, parsers disagree on.
+    /// A name stands twice in one object: which one counts, parsers disagree on. Its dotted path.
     Duplicate(String),
 }
 
@@ -38,6 +38,13 @@ impl<'f> Strict<'f> {
         match self.depth_left.checked_sub(1) {
             Some(depth_left) => Ok(Self { depth_left, fault: self.fault }),
             None => Err(self.fail(Fault::TooDeep)),
+        }
+    }
+
+    /// Names the object in which something deeper failed.
+    fn name_outer(&self, name: &str) {
+        if let Some(Fault::Duplicate(path)) = &mut *self.fault.borrow_mut() {
+            *path = format!("{name}.{path}");
         }
     }
 
@@ -101,8 +108,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
             if object.contains_key(&name) {
                 return Err(inside.fail(Fault::Duplicate(name)));
             }
-            let value = Strict { ..inside };
-            object.insert(name, entries.next_value_seed(value)?);
+            let value = entries
+                .next_value_seed(Strict { ..inside })
+                .inspect_err(|_| inside.name_outer(&name))?;
+            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
@@ -132,9 +141,9 @@ mod tests {
 
     #[test]
     fn refuses_what_parsers_disagree_on() {
-        let twice = Err(Fault::Duplicate("a".to_owned()));
-        assert_eq!(parse(br#"{"a":1,"a":1}"#, 8), twice);
-        assert_eq!(parse(br#"{"b":[{"a":1,"\u0061":2}]}"#, 8), twice);
+        let twice = |path: &str| Err(Fault::Duplicate(path.to_owned()));
+        assert_eq!(parse(br#"{"a":1,"a":1}"#, 8), twice("a"));
+        assert_eq!(parse(br#"{"c":{"b":[{"a":1,"\u0061":2}]}}"#, 8), twice("c.b.a"));
         for text in
             ["", "nul", "{", r#"{"a":1,}"#, "1 2", r#"{"a":1} x"#, r#""\ud800""#, "1e309", "NaN"]
         {

