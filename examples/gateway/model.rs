@@ -79,15 +79,19 @@ impl Conversation {
     }
 
     fn update(&mut self, sent: &Value) -> Vec<Value> {
-        let current = Settings::parse(&Value::from(self.settings.clone()).to_string());
-        let update = Settings::parse(&sent["session"].to_string());
-        let (Ok(current), Ok(update)) = (current, update) else {
+        let Some(updated) = self.settings_after(&sent["session"]) else {
             let message = "'session' must be an object of settings.";
             return vec![error_event("invalid_value", message, Some("session"), Some(sent))];
         };
-        let updated = current.updated(&update).as_json();
-        self.settings = serde_json::from_str(&updated).unwrap_or_default();
+        self.settings = updated;
         vec![event("session.updated", json!({ "session": self.session() }))]
+    }
+
+    /// The session's settings with those of `update` in their place; `None` if it is no settings.
+    fn settings_after(&self, update: &Value) -> Option<Map<String, Value>> {
+        let current = Settings::parse(&Value::from(self.settings.clone()).to_string()).ok()?;
+        let update = Settings::parse(&update.to_string()).ok()?;
+        serde_json::from_str(&current.updated(&update).as_json()).ok()
     }
 
     fn hear(&mut self, sent: &Value) -> Vec<Value> {
@@ -150,11 +154,14 @@ impl Conversation {
 
     /// One response, made with the session's settings and those that it names for itself.
     fn respond(&mut self, sent: &Value) -> Vec<Value> {
-        let mut settings = self.settings.clone();
-        if let Value::Object(own) = &sent["response"] {
-            settings.extend(own.clone());
-        }
-        let settings = Value::from(settings);
+        let settings = match &sent["response"] {
+            Value::Null => Some(self.settings.clone()),
+            own => self.settings_after(own),
+        };
+        let Some(settings) = settings.map(Value::from) else {
+            let message = "'response' must be an object of settings.";
+            return vec![error_event("invalid_value", message, Some("response"), Some(sent))];
+        };
         let voice = [&settings["audio"]["output"]["voice"], &settings["voice"]]
             .into_iter()
             .find(|voice| !voice.is_null())
@@ -172,7 +179,7 @@ impl Conversation {
                 "id": id, "object": "realtime.response", "status": status, "status_details": null,
                 "output": output, "output_modalities": modalities, "metadata": null,
                 "model": settings["model"], "instructions": settings["instructions"],
-                "voice": voice, "tools": tools,
+                "voice": voice, "audio": { "output": { "voice": voice } }, "tools": tools,
             })
         };
         let as_text = modalities == json!(["text"]);
