@@ -229,6 +229,12 @@ fn lifetime(
 
 /// What the child gets: what it asks for, and what the parent has where it asks for nothing.
 fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
+    let refuse_model = |field: &str| {
+        Err(MintError::ExceedsParent {
+            field: field.to_owned(),
+            message: "the key that mints does not allow this model".to_owned(),
+        })
+    };
     let mut grants = Grants::default();
     match (asked.models(), parent.models()) {
         (Some(asked), of_parent) => {
@@ -236,15 +242,19 @@ fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
                 .iter()
                 .find(|model| of_parent.is_some_and(|of_parent| !of_parent.contains(model)));
             if missing.is_some() {
-                return Err(MintError::ExceedsParent {
-                    field: "model".to_owned(),
-                    message: "the key that mints does not allow this model".to_owned(),
-                });
+                return refuse_model("model");
             }
             grants = grants.with_models(asked.iter().cloned());
         }
         (None, Some(of_parent)) => grants = grants.with_models(of_parent.iter().cloned()),
         (None, None) => {}
+    }
+    // Settings name a model too: the one that sessions start with.
+    let starts_with = asked.session().and_then(|session| session.as_map().get("model"));
+    if let (Some(model), Some(of_parent)) = (starts_with, parent.models())
+        && !of_parent.iter().any(|allowed| *model == **allowed)
+    {
+        return refuse_model("session.model");
     }
     match (asked.session(), parent.session()) {
         (Some(asked), Some(of_parent)) => {
