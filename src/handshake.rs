@@ -169,8 +169,8 @@ pub(crate) fn select_to_refuse(
     let plain = tokens()
         .find(|entry| profile.credential_in(entry).is_none() && !profile.is_metadata(entry));
     let metadata = tokens().find(|entry| profile.is_metadata(entry));
-    let entry =
-        credential.filter(|entry| entry.len() <= MAX_CREDENTIAL_LEN).or(plain).or(metadata)?;
+    let credential = credential.filter(|entry| entry.len() <= MAX_CREDENTIAL_LEN);
+    let entry = plain.or(metadata).or(credential)?;
     let mut value = HeaderValue::from_bytes(entry).ok()?;
     value.set_sensitive(profile.credential_in(entry).is_some());
     Some(Some(value))
