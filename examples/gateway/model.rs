@@ -79,19 +79,19 @@ impl Conversation {
     }
 
     fn update(&mut self, sent: &Value) -> Vec<Value> {
-        let Some(settings) = self.settings_with(&sent["session"]) else {
+        let Some(updated) = self.settings_after(&sent["session"]) else {
             let message = "'session' must be an object of settings.";
             return vec![error_event("invalid_value", message, Some("session"), Some(sent))];
         };
-        self.settings = settings;
+        self.settings = updated;
         vec![event("session.updated", json!({ "session": self.session() }))]
     }
 
-    /// The settings of the session, changed by those that an event carries.
-    fn settings_with(&self, carried: &Value) -> Option<Map<String, Value>> {
+    /// The session's settings with those of `update` in their place; `None` if it is no settings.
+    fn settings_after(&self, update: &Value) -> Option<Map<String, Value>> {
         let current = Settings::parse(&Value::from(self.settings.clone()).to_string()).ok()?;
-        let carried = Settings::parse(&carried.to_string()).ok()?;
-        serde_json::from_str(&current.updated(&carried).as_json()).ok()
+        let update = Settings::parse(&update.to_string()).ok()?;
+        serde_json::from_str(&current.updated(&update).as_json()).ok()
     }
 
     fn hear(&mut self, sent: &Value) -> Vec<Value> {
@@ -156,7 +156,7 @@ impl Conversation {
     fn respond(&mut self, sent: &Value) -> Vec<Value> {
         let settings = match &sent["response"] {
             Value::Null => Some(self.settings.clone()),
-            own => self.settings_with(own),
+            own => self.settings_after(own),
         };
         let Some(settings) = settings.map(Value::from) else {
             let message = "'response' must be an object of settings.";
@@ -179,7 +179,7 @@ impl Conversation {
                 "id": id, "object": "realtime.response", "status": status, "status_details": null,
                 "output": output, "output_modalities": modalities, "metadata": null,
                 "model": settings["model"], "instructions": settings["instructions"],
-                "voice": voice, "tools": tools,
+                "voice": voice, "audio": { "output": { "voice": voice } }, "tools": tools,
             })
         };
         let as_text = modalities == json!(["text"]);

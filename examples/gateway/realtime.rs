@@ -104,8 +104,8 @@ async fn converse(
         let text = match socket.recv().await?.ok()? {
             Message::Text(text) => text,
             Message::Binary(_) => return Some((close_code::UNSUPPORTED, "events are text")),
-            Message::Close(_) => return None,
-            Message::Ping(_) | Message::Pong(_) => continue,
+            // Answered by the next `recv`, which for a Close then ends the talk.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => continue,
         };
         // What the guard hands on is what the model sees; nothing else is.
         let answers = match guard.client(&text) {

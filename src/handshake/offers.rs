@@ -120,8 +120,8 @@ pub(crate) fn select<'a>(
 
 /// Selects for a handshake that is completed only to be closed.
 ///
-/// Any offered token will do then; the client's own credential is given back rather than an entry
-/// that it might take for a promise. `None`: the client offered something of which nothing can be
+/// Any offered token will do then, but the client's own credential only if there is no other.
+/// `None`: the client offered something of which nothing can be
 /// answered, so it would not take a completed handshake. `Some(None)`: it offered nothing.
 #[cfg(feature = "close")]
 pub(crate) fn select_to_refuse(
@@ -141,10 +141,10 @@ pub(crate) fn select_to_refuse(
     // A credential over the limit would be an answer too long for some clients to read.
     let short = |offer: &Offer<'_>| offer.entry.len() <= crate::MAX_CREDENTIAL_LEN;
     let others = || tokens().filter(|offer| !offer.is_credential());
-    let offer = tokens()
-        .find(|offer| offer.is_credential() && short(offer))
-        .or_else(|| others().find(|offer| !profile.is_metadata(offer.entry)))
-        .or_else(|| others().next())?;
+    let offer = others()
+        .find(|offer| !profile.is_metadata(offer.entry))
+        .or_else(|| others().next())
+        .or_else(|| tokens().find(short))?;
     let mut value = HeaderValue::from_bytes(offer.entry).ok()?;
     value.set_sensitive(offer.is_credential());
     Some(Some(value))

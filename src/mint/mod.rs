@@ -209,6 +209,13 @@ fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
             }
         }
     }
+    // Settings name a model too: the one that sessions start with.
+    let starts_with = asked.session().and_then(|session| session.as_map().get("model"));
+    if let (Some(model), Some(of_parent)) = (starts_with, parent.models())
+        && !of_parent.iter().any(|allowed| *model == **allowed)
+    {
+        return Err(not_allowed("session.model", "model"));
+    }
     if let Some(session) = settings(asked.session(), parent.session())? {
         grants = grants.with_session(session);
     }
@@ -224,12 +231,14 @@ fn sublist<'a>(
     if let (Some(asked), Some(of_parent)) = (asked, of_parent)
         && asked.iter().any(|entry| !of_parent.contains(entry))
     {
-        return Err(MintError::ExceedsParent {
-            field: field.to_owned(),
-            message: format!("the key that mints does not allow this {field}"),
-        });
+        return Err(not_allowed(field, field));
     }
     Ok(asked.or(of_parent))
+}
+
+fn not_allowed(field: &str, what: &str) -> MintError {
+    let message = format!("the key that mints does not allow this {what}");
+    MintError::ExceedsParent { field: field.to_owned(), message }
 }
 
 /// The parent's settings, and the child's where the parent has none.

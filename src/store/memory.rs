@@ -161,22 +161,23 @@ impl Tables {
                 of_account.map(|key| key.id().clone()).collect()
             }
         };
-        let mut touched = 0;
+        // Of an account, a child is both a key of its own and its parent's: it counts once.
+        let mut touched = HashSet::new();
         for root in &roots {
-            touched += self.change(root, |record| {
+            touched.extend(self.change(root, |record| {
                 let first = record.revoked_at().unwrap_or(at);
                 record.with_revoked_at(Some(first))
-            });
+            }));
             let children = self.children.get(root).cloned().unwrap_or_default();
             for child in &children {
-                touched += self.change(child, |record| {
+                touched.extend(self.change(child, |record| {
                     let first = record.parent().and_then(Parent::revoked_at).unwrap_or(at);
                     let parent = Parent::new(root.clone()).with_revoked_at(Some(first));
                     record.with_parent(Some(parent))
-                });
+                }));
             }
         }
-        touched
+        touched.len() as u64
     }
 
     fn redeem(&mut self, record: &KeyRecord) -> bool {
@@ -198,11 +199,11 @@ impl Tables {
         }
     }
 
-    fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> u64 {
-        let Some(digest) = self.by_id.get(id) else { return 0 };
-        let Some(record) = self.by_digest.get_mut(digest) else { return 0 };
+    /// Changes a record; answers its id if there is such a record.
+    fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> Option<KeyId> {
+        let record = self.by_digest.get_mut(self.by_id.get(id)?)?;
         *record = Arc::new(change(KeyRecord::clone(record)));
-        1
+        Some(id.clone())
     }
 
     fn list(&self, filter: &KeyFilter) -> Vec<Arc<KeyRecord>> {

@@ -3,16 +3,18 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -26,9 +28,10 @@ use tokio::{
 };
 use tower::Service;
 use tower_realtime_auth::{
-    Keys, MemoryStore, NewKey, Runtime, TokioRuntime,
+    CredentialSource, KeyDigest, KeyStore, Keys, Lookup, MemoryStore, NewKey, Principal, Runtime,
+    TokioRuntime,
     bytes::Bytes,
-    http::{Request, Response},
+    http::{HeaderValue, Request, Response, StatusCode},
 };
 
 /// The body type of the hyper servers here.
@@ -63,9 +66,7 @@ where
                 let mut builder = auto::Builder::new(TokioExecutor::new());
                 builder.http2().enable_connect_protocol();
                 // A client that leaves is no failure of the server.
-                let _ = builder
-                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                    .await;
+                let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
             });
         }
     });
@@ -227,9 +228,14 @@ impl CountingRuntime {
 
     /// Waits until none runs.
     pub async fn idle(&self) {
+        self.at_most(0).await;
+    }
+
+    /// Waits until no more than `tasks` run.
+    pub async fn at_most(&self, tasks: usize) {
         loop {
             let ended = self.0.ended.notified();
-            if self.running() == 0 {
+            if self.running() <= tasks {
                 return;
             }
             tokio::time::timeout(SOON, ended).await.expect("tasks end");
@@ -259,4 +265,113 @@ impl Runtime for CountingRuntime {
             task.await;
         }));
     }
+}
+
+/// A store whose answers a function makes.
+pub struct StoreFn<F>(pub F);
+
+impl<F> KeyStore for StoreFn<F>
+where
+    F: Fn(&KeyDigest) -> Lookup + Send + Sync + 'static,
+{
+    fn lookup(&self, digest: &KeyDigest) -> Lookup {
+        (self.0)(digest)
+    }
+}
+
+/// The places of a credential, in the order in which they are looked at.
+pub const PLACES: [CredentialSource; 3] =
+    [CredentialSource::Header, CredentialSource::Query, CredentialSource::Subprotocol];
+
+/// A plain request that carries `key` in one place. (As a subprotocol it counts for nothing.)
+pub fn plain_with(place: CredentialSource, key: &str) -> Request<()> {
+    let (path_and_query, header) = carrying(place, key);
+    let builder = header
+        .into_iter()
+        .fold(Request::get(path_and_query), |builder, (name, value)| builder.header(name, value));
+    builder.body(()).expect("a request")
+}
+
+/// A WebSocket handshake that carries `key` in one place.
+pub fn upgrade_with(place: CredentialSource, key: &str) -> Request<()> {
+    upgraded(plain_with(place, key))
+}
+
+/// The same request as a WebSocket handshake over HTTP/1.1.
+pub fn upgraded(mut request: Request<()>) -> Request<()> {
+    for (name, value) in [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+/// The lines of a WebSocket handshake that carries `key` in one place.
+pub fn handshake_with(place: CredentialSource, key: &str) -> String {
+    let (path_and_query, header) = carrying(place, key);
+    let header: Vec<_> = header.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    handshake(&path_and_query, &header)
+}
+
+/// The path and the header by which a request carries `key` in one place.
+fn carrying(place: CredentialSource, key: &str) -> (String, Option<(&'static str, String)>) {
+    let path = "/v1/realtime".to_owned();
+    match place {
+        CredentialSource::Header => (path, Some(("authorization", format!("Bearer {key}")))),
+        CredentialSource::Query => (format!("{path}?api_key={key}"), None),
+        CredentialSource::Subprotocol => {
+            let offers = format!("realtime, openai-insecure-api-key.{key}");
+            (path, Some(("sec-websocket-protocol", offers)))
+        }
+        other => panic!("no such place: {other}"),
+    }
+}
+
+/// A service to put behind the layer: counts its calls, completes handshakes, answers everything
+/// else with 200, and puts the [`Principal`] that it got into the extensions of its response.
+#[derive(Debug, Clone, Default)]
+pub struct Inner(Arc<AtomicUsize>);
+
+impl Inner {
+    /// How often it was called.
+    pub fn calls(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl<B> Service<Request<B>> for Inner {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let mut response = Response::new(Body::default());
+        if request.headers().contains_key("upgrade") {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
+        }
+        if let Some(principal) = request.extensions().get::<Principal>() {
+            response.extensions_mut().insert(principal.clone());
+        }
+        ready(Ok(response))
+    }
+}
+
+/// The JSON in a response.
+pub async fn json<B>(response: Response<B>) -> serde_json::Value
+where
+    B: hyper::body::Body,
+    B::Error: std::fmt::Debug,
+{
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    serde_json::from_slice(&body).expect("JSON")
 }

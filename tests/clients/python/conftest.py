@@ -1,0 +1,79 @@
+"""Starts one gateway for all tests, and mints its tokens."""
+
+import os
+import secrets
+import select
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+DEADLINE = 10
+ROOT = Path(__file__).parents[3]
+BINARY = os.environ.get("GATEWAY", str(ROOT / "target/debug/examples/gateway"))
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where it listens, and a secret key of its."""
+
+    host: str
+    key: str
+
+    @property
+    def realtime(self) -> str:
+        return f"ws://{self.host}/v1/realtime"
+
+    def client(self, make: type, key: str | None = None) -> OpenAI | AsyncOpenAI:
+        """A client of OpenAI's that speaks to this gateway. It asks once, so that what it reports
+        is what it was told the first time."""
+        base = f"http://{self.host}/v1"
+        return make(api_key=key or self.key, base_url=base, max_retries=0, timeout=DEADLINE)
+
+    def mint(self, seconds: int = 60, **session) -> str:
+        """A token, as the backend of a customer mints it."""
+        with self.client(OpenAI) as client:
+            secret = client.realtime.client_secrets.create(
+                expires_after={"anchor": "created_at", "seconds": seconds},
+                session={"type": "realtime", **session},
+            )
+        return secret.value
+
+
+@pytest.fixture(scope="session")
+def gateway():
+    key = f"sk_test_{secrets.token_hex(12)}"
+    process = subprocess.Popen(
+        [BINARY, "--listen", "127.0.0.1:0", "--key", key],
+        # Its log would drown the report; RUST_LOG=debug brings it back.
+        env={"RUST_LOG": "error", **os.environ},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert select.select([process.stdout], [], [], DEADLINE)[0], "the gateway does not listen"
+        line = process.stdout.readline().decode().strip()
+        said, _, host = line.partition("http://")
+        assert said == "listening on ", line
+        yield Gateway(host, key)
+        process.terminate()
+        process.wait(DEADLINE)  # It ends when it is told to, or this test run fails.
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def expiring(gateway):
+    """A token, and a way to wait until it has expired."""
+    seconds = 2
+    token = gateway.mint(seconds)
+    expired_at = time.monotonic() + seconds
+    return token, lambda: time.sleep(max(0, expired_at + 0.01 - time.monotonic()))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"

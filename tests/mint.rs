@@ -1,0 +1,1000 @@
+//! Client secrets: what real clients ask for is minted, what is not right is refused by name, and
+//! no token gets more than the key that minted it.
+
+mod support;
+
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, thread, time::Duration};
+
+use futures_util::{FutureExt, stream};
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use support::{Inner, json as read_json, upgrade_with};
+use tokio::time::timeout;
+use tower::{Layer, ServiceExt};
+use tower_realtime_auth::{
+    Answer, ClientSecrets, CredentialSource, Environment, Grants, Inserted, Issued, KeyAdmin,
+    KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lifetimes, Lookup,
+    ManualClock, MemoryStore, MintError, NewKey, NewToken, Principal, RealtimeAuthLayer,
+    Revocation, SessionGuard, Settings, StoreError, UnixMillis, Verdict, Write,
+    bytes::Bytes,
+    http::{HeaderMap, Method, Request, StatusCode},
+};
+
+/// When everything here begins: half a second past a full one, so that rounding shows.
+const START: UnixMillis = UnixMillis::new(1_700_000_000_500);
+
+const PATH: &str = "/v1/realtime/client_secrets";
+
+/// An endpoint, the key that mints there, and the time.
+struct Desk<S = MemoryStore> {
+    keys: Keys<S>,
+    clock: ManualClock,
+    parent: Issued,
+    endpoint: ClientSecrets<S>,
+}
+
+/// What the endpoint answered.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    json: Value,
+}
+
+impl Reply {
+    fn token(&self) -> &str {
+        self.json["value"].as_str().unwrap_or_else(|| panic!("no token: {}", self.json))
+    }
+
+    /// The code of the error, and the field that it names.
+    fn fault(&self) -> (Option<&str>, Option<&str>) {
+        let error = &self.json["error"];
+        (error["code"].as_str(), error["param"].as_str())
+    }
+}
+
+/// A request to mint, authorized by `key`.
+fn request_by<B>(key: &str, body: B) -> Request<B> {
+    let builder = Request::post(PATH).header("authorization", format!("Bearer {key}"));
+    builder.body(body).expect("a request")
+}
+
+impl Desk {
+    /// A desk over a store in memory, with a key that may do everything.
+    async fn open() -> Self {
+        Self::over(MemoryStore::new(), NewKey::secret("acme")).await
+    }
+}
+
+impl<S: KeyAdmin> Desk<S> {
+    async fn over(store: S, parent: NewKey) -> Self {
+        let clock = ManualClock::new(START);
+        let keys = Keys::new(store).with_clock(clock.clone());
+        let parent = keys.issue(parent).await.expect("a key");
+        Self { endpoint: ClientSecrets::new(keys.clone()), keys, clock, parent }
+    }
+
+    /// The parent, as a request proved it now.
+    fn principal(&self) -> Principal {
+        let record = Arc::clone(self.parent.record());
+        Principal::new(record, CredentialSource::Header, self.keys.now())
+    }
+
+    async fn answer<B>(&self, request: Request<B>) -> Reply
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let service = RealtimeAuthLayer::new(self.keys.clone()).layer(self.endpoint.clone());
+        // Longer than anything here may take, in tests whose time is paused and in the others.
+        let response = timeout(Duration::from_secs(60), service.oneshot(request)).await;
+        let response = response.expect("an answer in time").expect("a response");
+        let (status, headers) = (response.status(), response.headers().clone());
+        Reply { status, headers, json: read_json(response).await }
+    }
+
+    async fn mint(&self, body: impl Into<Bytes>) -> Reply {
+        let body = Full::new(body.into());
+        self.answer(request_by(self.parent.key().expose(), body)).await
+    }
+
+    /// The status with which a browser's handshake with `token` is answered.
+    async fn handshake(&self, token: &str) -> StatusCode {
+        let service = RealtimeAuthLayer::new(self.keys.clone()).layer(Inner::default());
+        let request = upgrade_with(CredentialSource::Subprotocol, token);
+        service.oneshot(request).await.expect("a response").status()
+    }
+
+    /// The records of the tokens minted so far.
+    async fn tokens(&self) -> Vec<Arc<KeyRecord>> {
+        let all = self.keys.store().list(&KeyFilter::default()).await.expect("a list");
+        all.into_iter().filter(|record| record.kind() == KeyKind::Ephemeral).collect()
+    }
+}
+
+const OPENED: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
+const REFUSED: StatusCode = StatusCode::UNAUTHORIZED;
+
+// ---- What clients ask for ----
+
+/// The time at which a token minted at [`START`] for that long expires, on the wire.
+fn expiry_after(seconds: u64) -> Value {
+    // Rounded up: it lives at least as long as promised.
+    json!(START.get() / 1_000 + 1 + seconds)
+}
+
+#[tokio::test]
+async fn real_clients_get_the_fields_that_they_read() {
+    let recorded: Value = serde_json::from_str(include_str!("data/mint.json")).unwrap();
+    let recorded = recorded["mint"].as_array().unwrap();
+    assert_eq!(recorded.len(), 7);
+    for case in recorded {
+        let id = case["id"].as_str().unwrap();
+        let desk = Desk::open().await;
+        let format = if id.starts_with("swaram") {
+            KeyFormat::default().with_ephemeral_prefix("swaram_ek_").unwrap()
+        } else {
+            KeyFormat::default()
+        };
+        let keys = desk.keys.clone().with_format(format);
+        let desk = Desk { endpoint: ClientSecrets::new(keys.clone()), keys, ..desk };
+
+        let mut request = request_by(
+            desk.parent.key().expose(),
+            Full::new(Bytes::from(case["body"].to_string())),
+        );
+        for header in case["headers"].as_array().unwrap() {
+            let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
+            if !name.eq_ignore_ascii_case("authorization") {
+                let name: tower_realtime_auth::http::HeaderName = name.parse().unwrap();
+                request.headers_mut().insert(name, value.parse().unwrap());
+            }
+        }
+        let reply = desk.answer(request).await;
+        assert_eq!(reply.status, StatusCode::OK, "{id}: {}", reply.json);
+
+        for (field, expected) in case["reads"].as_object().unwrap() {
+            let value = &reply.json[field];
+            let fits = match expected.as_str().unwrap() {
+                "string" => value.is_string(),
+                "object" => value.is_object(),
+                "swaram_ek_..." => value.as_str().unwrap().starts_with("swaram_ek_"),
+                integer if integer.starts_with("integer") => value.is_u64(),
+                other => panic!("{id}: what is {other:?}?"),
+            };
+            assert!(fits, "{id}: {field} is {value}");
+        }
+        let seconds = case["body"]["expires_after"]["seconds"].as_u64().unwrap_or(60);
+        assert_eq!(reply.json["expires_at"], expiry_after(seconds), "{id}");
+
+        // The effective session: what was asked for, and what OpenAI's always has.
+        let session = reply.json["session"].as_object().unwrap();
+        assert_eq!(session["type"], "realtime", "{id}");
+        assert_eq!(session["object"], "realtime.session", "{id}");
+        for (name, value) in case["body"]["session"].as_object().into_iter().flatten() {
+            assert_eq!(&session[name], value, "{id}: session.{name}");
+        }
+        if let Some(model) = case["body"].get("model") {
+            assert_eq!(&session["model"], model, "{id}");
+        }
+        assert_eq!(desk.handshake(reply.token()).await, OPENED, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_be_missing() {
+    let desk = Desk::open().await;
+    for body in ["", " \r\n\t", "{}", "{ }", r#"{"session":{}}"#] {
+        let reply = desk.mint(body).await;
+        assert_eq!(reply.status, StatusCode::OK, "{body:?}");
+        assert_eq!(reply.json["expires_at"], expiry_after(60), "{body:?}");
+        let plain = json!({"type": "realtime", "object": "realtime.session"});
+        assert_eq!(reply.json["session"], plain, "{body:?}");
+        assert_eq!(reply.headers["cache-control"], "no-store");
+        assert_eq!(reply.headers["content-type"], "application/json");
+    }
+}
+
+/// Every token is its own, and its record says whose and whence.
+#[tokio::test]
+async fn a_token_is_a_child_of_the_key() {
+    let parent = NewKey::secret("acme").with_environment(Environment::Test);
+    let desk = Desk::over(MemoryStore::new(), parent).await;
+    let mut texts = BTreeSet::new();
+    for _ in 0..3 {
+        texts.insert(desk.mint("{}").await.token().to_owned());
+    }
+    assert_eq!(texts.len(), 3);
+    assert!(texts.iter().all(|text| text.starts_with("ek_")));
+    for token in desk.tokens().await {
+        assert_eq!(&**token.account(), "acme");
+        assert_eq!(token.environment(), Environment::Test);
+        assert_eq!(token.parent().unwrap().id(), desk.parent.record().id());
+        assert_eq!(token.created_at(), START);
+        let expires_at = START.saturating_add(Duration::from_secs(60));
+        assert_eq!(token.expires_at(), Some(expires_at));
+    }
+}
+
+// ---- Lifetimes ----
+
+#[tokio::test]
+async fn lifetimes_are_within_their_range() {
+    let secs = Duration::from_secs;
+    let openai = Lifetimes::new(secs(10)..=secs(7_200), secs(600)).unwrap();
+    let short = Lifetimes::new(secs(1)..=secs(5), secs(5)).unwrap();
+    // What is asked for, in seconds, and what is given; `None` is the default, or a refusal.
+    type Case = (Option<u64>, Option<u64>);
+    let table: [(Lifetimes, &[Case]); 3] = [
+        (
+            Lifetimes::default(),
+            &[
+                (None, Some(60)),
+                (Some(1), Some(1)),
+                (Some(7_200), Some(7_200)),
+                (Some(0), None),
+                (Some(7_201), None),
+                (Some(u64::MAX), None),
+            ],
+        ),
+        (openai, &[(None, Some(600)), (Some(10), Some(10)), (Some(9), None), (Some(7_201), None)]),
+        (short, &[(None, Some(5)), (Some(1), Some(1)), (Some(5), Some(5)), (Some(6), None)]),
+    ];
+    for (lifetimes, cases) in table {
+        for (asked, given) in cases {
+            let desk = Desk::open().await;
+            let endpoint = desk.endpoint.clone().with_lifetimes(lifetimes.clone());
+            let desk = Desk { endpoint, ..desk };
+            let body = asked.map_or_else(
+                || "{}".to_owned(),
+                |seconds| json!({"expires_after": {"seconds": seconds}}).to_string(),
+            );
+            let reply = desk.mint(body.clone()).await;
+            match given {
+                Some(seconds) => {
+                    assert_eq!(reply.json["expires_at"], expiry_after(*seconds), "{body}");
+                }
+                None => {
+                    assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}");
+                    let expected = (Some("invalid_value"), Some("expires_after.seconds"));
+                    assert_eq!(reply.fault(), expected, "{body}");
+                }
+            }
+        }
+    }
+    assert!(Lifetimes::new(secs(0)..=secs(5), secs(1)).is_err());
+    assert!(Lifetimes::new(secs(1)..=secs(5), secs(6)).is_err());
+    assert!(Lifetimes::new(secs(5)..=secs(1), secs(3)).is_err());
+}
+
+/// A token opens something until its last millisecond, and a new session never after it.
+#[tokio::test]
+async fn a_token_works_at_once_and_until_its_expiry() {
+    let desk = Desk::open().await;
+    let reply = desk.mint(r#"{"expires_after":{"seconds":120}}"#).await;
+    assert_eq!(desk.handshake(reply.token()).await, OPENED);
+    desk.clock.advance(Duration::from_millis(119_999));
+    assert_eq!(desk.handshake(reply.token()).await, OPENED);
+    desk.clock.advance(Duration::from_millis(1));
+    assert_eq!(desk.handshake(reply.token()).await, REFUSED);
+}
+
+/// A key that has less time left than the default gives all it has, and no more.
+#[tokio::test]
+async fn a_token_does_not_outlive_its_key() {
+    let parent = NewKey::secret("acme").with_lifetime(Duration::from_secs(100));
+    let desk = Desk::over(MemoryStore::new(), parent).await;
+    desk.clock.advance(Duration::from_secs(70));
+
+    let refused = desk.mint(r#"{"expires_after":{"seconds":31}}"#).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.fault(), (Some("exceeds_api_key"), Some("expires_after.seconds")));
+    for body in ["{}", r#"{"expires_after":{"seconds":30}}"#] {
+        let reply = desk.mint(body).await;
+        assert_eq!(reply.json["expires_at"], expiry_after(100), "{body}");
+    }
+}
+
+// ---- What is not right ----
+
+/// Bodies that are refused with 400, and the field that is named; `None`: the body as a whole.
+#[rustfmt::skip]
+const BAD_BODIES: &[(&str, Option<&str>)] = &[
+    // Not one JSON object.
+    ("[]", None),
+    ("null", None),
+    ("true", None),
+    ("1", None),
+    (r#""{}""#, None),
+    ("{", None),
+    ("{} x", None),
+    ("{}{}", None),
+    ("{},", None),
+    ("\u{feff}{}", None),
+    ("{'model':'a'}", None),
+    (r#"{"model":"a",}"#, None),
+    (r#"{model:"a"}"#, None),
+    (r#"{"a":NaN}"#, None),
+    (r#"{"a":1e309}"#, None),
+    (r#"{"expires_after":{"seconds":1e309}}"#, None),
+    (r#"{"a":"\ud800"}"#, None),
+    ("model=a&seconds=60", None),
+    // A name twice: readers disagree on which one counts.
+    (r#"{"model":"a","model":"a"}"#, Some("model")),
+    (r#"{"model":"a","mod\u0065l":"b"}"#, Some("model")),
+    (r#"{"session":{},"session":{}}"#, Some("session")),
+    (r#"{"session":{"voice":"a","voice":"b"}}"#, Some("voice")),
+    (r#"{"expires_after":{"seconds":60,"seconds":61}}"#, Some("seconds")),
+    // expires_after.
+    (r#"{"expires_after":null}"#, Some("expires_after")),
+    (r#"{"expires_after":60}"#, Some("expires_after")),
+    (r#"{"expires_after":"60"}"#, Some("expires_after")),
+    (r#"{"expires_after":[60]}"#, Some("expires_after")),
+    (r#"{"expires_after":true}"#, Some("expires_after")),
+    (r#"{"expires_after":{}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"anchor":"created_at"}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":null}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":"60"}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":1.5}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":60.0}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":6e1}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":-1}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":-0}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":18446744073709551616}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":true}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":[60]}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":{}}}"#, Some("expires_after.seconds")),
+    (r#"{"expires_after":{"seconds":60,"anchor":"now"}}"#, Some("expires_after.anchor")),
+    (r#"{"expires_after":{"seconds":60,"anchor":null}}"#, Some("expires_after.anchor")),
+    (r#"{"expires_after":{"seconds":60,"anchor":1}}"#, Some("expires_after.anchor")),
+    (r#"{"expires_after":{"seconds":60,"minutes":1}}"#, Some("expires_after.minutes")),
+    // session.
+    (r#"{"session":null}"#, Some("session")),
+    (r#"{"session":"realtime"}"#, Some("session")),
+    (r#"{"session":[]}"#, Some("session")),
+    (r#"{"session":1}"#, Some("session")),
+    // Known settings, at the top ...
+    (r#"{"model":null}"#, Some("model")),
+    (r#"{"model":1}"#, Some("model")),
+    (r#"{"model":[]}"#, Some("model")),
+    (r#"{"model":{}}"#, Some("model")),
+    (r#"{"model":""}"#, Some("model")),
+    (r#"{"voice":1}"#, Some("voice")),
+    (r#"{"voice":null}"#, Some("voice")),
+    (r#"{"type":"other"}"#, Some("type")),
+    (r#"{"instructions":["be kind"]}"#, Some("instructions")),
+    (r#"{"turn_detection":"server_vad"}"#, Some("turn_detection")),
+    // ... and in the session.
+    (r#"{"session":{"type":"other"}}"#, Some("session.type")),
+    (r#"{"session":{"type":null}}"#, Some("session.type")),
+    (r#"{"session":{"type":1}}"#, Some("session.type")),
+    (r#"{"session":{"model":1}}"#, Some("session.model")),
+    (r#"{"session":{"model":null}}"#, Some("session.model")),
+    (r#"{"session":{"model":""}}"#, Some("session.model")),
+    (r#"{"session":{"instructions":1}}"#, Some("session.instructions")),
+    (r#"{"session":{"instructions":null}}"#, Some("session.instructions")),
+    (r#"{"session":{"voice":[]}}"#, Some("session.voice")),
+    (r#"{"session":{"tools":{}}}"#, Some("session.tools")),
+    (r#"{"session":{"tools":null}}"#, Some("session.tools")),
+    (r#"{"session":{"tool_choice":1}}"#, Some("session.tool_choice")),
+    (r#"{"session":{"output_modalities":"audio"}}"#, Some("session.output_modalities")),
+    (r#"{"session":{"modalities":"audio"}}"#, Some("session.modalities")),
+    (r#"{"session":{"temperature":"0.8"}}"#, Some("session.temperature")),
+    (r#"{"session":{"temperature":null}}"#, Some("session.temperature")),
+    (r#"{"session":{"speed":"fast"}}"#, Some("session.speed")),
+    (r#"{"session":{"audio":null}}"#, Some("session.audio")),
+    (r#"{"session":{"audio":"pcm16"}}"#, Some("session.audio")),
+    (r#"{"session":{"audio":{"input":1}}}"#, Some("session.audio.input")),
+    (r#"{"session":{"audio":{"output":[]}}}"#, Some("session.audio.output")),
+    (r#"{"session":{"audio":{"output":{"voice":1}}}}"#, Some("session.audio.output.voice")),
+    (r#"{"session":{"audio":{"output":{"speed":"1"}}}}"#, Some("session.audio.output.speed")),
+    (r#"{"session":{"turn_detection":true}}"#, Some("session.turn_detection")),
+    (r#"{"session":{"audio":{"input":{"turn_detection":1}}}}"#, Some("session.audio.input.turn_detection")),
+    // A setting in both places that is not the same.
+    (r#"{"model":"a","session":{"model":"b"}}"#, Some("model")),
+    (r#"{"voice":"a","session":{"voice":"b"}}"#, Some("voice")),
+];
+
+#[tokio::test]
+async fn what_is_not_right_is_refused_by_name() {
+    assert!(BAD_BODIES.len() >= 60);
+    let desk = Desk::open().await;
+    for (body, field) in BAD_BODIES {
+        let reply = desk.mint(*body).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}: {}", reply.json);
+        let code = if field.is_some() { "invalid_value" } else { "invalid_json" };
+        assert_eq!(reply.fault(), (Some(code), *field), "{body}");
+        assert_eq!(reply.json["error"]["type"], "invalid_request_error", "{body}");
+        assert!(reply.json["error"]["message"].is_string(), "{body}");
+        assert_eq!(reply.headers["cache-control"], "no-store", "{body}");
+    }
+    assert!(desk.tokens().await.is_empty(), "a refusal mints nothing");
+}
+
+#[tokio::test]
+async fn bodies_are_bounded() {
+    let nested = |depth: usize| {
+        let arrays = depth - 1;
+        format!(r#"{{"x":{}{}}}"#, "[".repeat(arrays), "]".repeat(arrays))
+    };
+    let padded = |len: usize| format!("{{}}{}", " ".repeat(len - 2));
+    let model = |len: usize| format!(r#"{{"model":"{}"}}"#, "m".repeat(len));
+    let bad_text = b"{\"instructions\":\"\xff\"}".to_vec();
+    let table = [
+        (nested(32).into_bytes(), 200),
+        (nested(33).into_bytes(), 400),
+        (nested(30_000).into_bytes(), 400),
+        (padded(64 * 1024).into_bytes(), 200),
+        (padded(64 * 1024 + 1).into_bytes(), 413),
+        (padded(1024 * 1024).into_bytes(), 413),
+        (model(256).into_bytes(), 200),
+        (model(257).into_bytes(), 400),
+        (bad_text, 400),
+    ];
+    let desk = Desk::open().await;
+    for (row, (body, status)) in table.into_iter().enumerate() {
+        let pieces = stream::iter(
+            body.clone()
+                .into_iter()
+                .map(|byte| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(&[byte])))),
+        );
+        let request = request_by(desk.parent.key().expose(), StreamBody::new(pieces));
+        // As a whole, and byte by byte without a Content-Length.
+        for reply in [desk.mint(body).await, desk.answer(request).await] {
+            assert_eq!(reply.status, status, "row {row}: {}", reply.json);
+            assert_eq!(reply.headers["cache-control"], "no-store");
+            if status == 413 {
+                assert_eq!(reply.fault(), (Some("body_too_large"), None));
+            }
+        }
+    }
+}
+
+/// Settings that are not known are kept, locked, and told.
+#[tokio::test]
+async fn unknown_settings_are_kept() {
+    let desk = Desk::open().await;
+    let reply = desk.mint(r#"{"mood":"calm","session":{"x":{"y":[1,null]},"mood":"calm"}}"#).await;
+    assert_eq!(reply.json["session"]["mood"], "calm");
+    assert_eq!(reply.json["session"]["x"], json!({"y": [1, null]}));
+    let token = desk.tokens().await.pop().unwrap();
+    let guard = SessionGuard::new(token.grants(), None);
+    let update = r#"{"type":"session.update","session":{"mood":"wild"}}"#;
+    assert!(matches!(guard.client(update), Verdict::Rewrite { .. }));
+}
+
+// ---- Who may mint, and how ----
+
+#[tokio::test]
+async fn a_token_does_not_mint() {
+    let desk = Desk::open().await;
+    let token = desk.mint("{}").await.token().to_owned();
+    let reply = desk.answer(request_by(&token, Full::<Bytes>::default())).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert_eq!(reply.fault(), (Some("insufficient_scope"), None));
+    let challenge = reply.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains(r#"error="insufficient_scope""#), "{challenge}");
+    assert_eq!(desk.tokens().await.len(), 1);
+
+    let reply = desk.answer(request_by("unknown", Full::<Bytes>::default())).await;
+    assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(desk.tokens().await.len(), 1);
+}
+
+#[tokio::test]
+async fn only_post_mints() {
+    let desk = Desk::open().await;
+    for method in [
+        Method::GET,
+        Method::HEAD,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+    ] {
+        let mut request = request_by(desk.parent.key().expose(), Full::<Bytes>::default());
+        *request.method_mut() = method.clone();
+        let reply = desk.answer(request).await;
+        assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert_eq!(reply.headers["allow"], "POST");
+        assert_eq!(reply.headers["cache-control"], "no-store");
+    }
+    assert!(desk.tokens().await.is_empty());
+}
+
+#[tokio::test]
+async fn without_the_layer_nothing_is_minted() {
+    let desk = Desk::open().await;
+    let request = request_by(desk.parent.key().expose(), Full::<Bytes>::default());
+    let response = desk.endpoint.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let error = read_json(response).await;
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("RealtimeAuthLayer"), "{message}");
+    assert!(desk.tokens().await.is_empty());
+}
+
+#[tokio::test]
+async fn minting_is_a_plain_call_too() {
+    let desk = Desk::open().await;
+    let parent = desk.principal();
+    let body = br#"{"model":"m","session":{"voice":"marin"}}"#;
+    let issued = desk.endpoint.mint(&parent, body).await.unwrap();
+    assert_eq!(desk.handshake(issued.key().expose()).await, OPENED);
+    let settings = issued.record().grants().session().unwrap();
+    assert_eq!(settings.as_json(), r#"{"model":"m","voice":"marin"}"#);
+
+    let error = desk.endpoint.mint(&parent, b"[]").await.unwrap_err();
+    assert!(matches!(error, MintError::Invalid { field: None, .. }));
+
+    let token = NewToken::lasting(Duration::from_secs(5));
+    let issued = desk.keys.mint(&parent, token).await.unwrap();
+    assert_eq!(issued.record().remaining(START), Some(Duration::from_secs(5)));
+}
+
+/// What is said about a token never holds the token.
+#[tokio::test]
+async fn a_token_is_not_shown() {
+    let desk = Desk::open().await;
+    let issued = desk.endpoint.mint(&desk.principal(), b"{}").await.unwrap();
+    let secret = desk.parent.key().expose();
+    let error = desk.endpoint.mint(&desk.principal(), secret.as_bytes()).await.unwrap_err();
+    let shown = format!(
+        "{issued:?} {error:?} {error} {:?} {:?} {:?}",
+        desk.parent, desk.endpoint, desk.keys
+    );
+    for key in [issued.key().expose(), secret] {
+        let random = key.rsplit('_').next().unwrap();
+        assert!(!shown.contains(random), "{shown}");
+    }
+}
+
+// ---- How many ----
+
+#[tokio::test]
+async fn live_tokens_are_capped_per_key() {
+    let desk = Desk::open().await;
+    let endpoint = desk.endpoint.clone().with_max_live_tokens(2);
+    let desk = Desk { endpoint, ..desk };
+
+    let first = desk.mint(r#"{"expires_after":{"seconds":10}}"#).await;
+    let second = desk.mint(r#"{"expires_after":{"seconds":20}}"#).await;
+    assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::OK));
+    let third = desk.mint("{}").await;
+    assert_eq!(third.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(third.fault(), (Some("too_many_tokens"), None));
+    assert_eq!(third.headers["retry-after"], "1");
+    assert_eq!(third.headers["cache-control"], "no-store");
+
+    // Another key has a cap of its own.
+    let other = desk.keys.issue(NewKey::secret("acme")).await.unwrap();
+    let request = request_by(other.key().expose(), Full::<Bytes>::default());
+    assert_eq!(desk.answer(request).await.status, StatusCode::OK);
+
+    // One place is free once the first token has expired, and not before.
+    desk.clock.advance(Duration::from_millis(9_999));
+    assert_eq!(desk.mint("{}").await.status, StatusCode::TOO_MANY_REQUESTS);
+    desk.clock.advance(Duration::from_millis(1));
+    assert_eq!(desk.mint("{}").await.status, StatusCode::OK);
+    assert_eq!(desk.mint("{}").await.status, StatusCode::TOO_MANY_REQUESTS);
+
+    // And once one is revoked.
+    let mut own = desk.tokens().await;
+    own.retain(|token| token.parent().unwrap().id() == desk.parent.record().id());
+    desk.keys.revoke(own.last().unwrap().id()).await.unwrap();
+    assert_eq!(desk.mint("{}").await.status, StatusCode::OK);
+}
+
+// ---- What is late, and what breaks ----
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_408() {
+    let desk = Desk::open().await;
+    let begins = || stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]);
+    let never = StreamBody::new(futures_util::StreamExt::chain(
+        begins(),
+        stream::pending::<Result<Frame<Bytes>, std::io::Error>>(),
+    ));
+    let broken = StreamBody::new(futures_util::StreamExt::chain(
+        begins(),
+        stream::iter([Err(std::io::Error::other("connection lost"))]),
+    ));
+    let key = desk.parent.key().expose();
+    let replies =
+        [desk.answer(request_by(key, never)).await, desk.answer(request_by(key, broken)).await];
+    for reply in replies {
+        assert_eq!(reply.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(reply.fault(), (Some("body_incomplete"), None));
+        assert_eq!(reply.headers["cache-control"], "no-store");
+    }
+    assert!(desk.tokens().await.is_empty());
+}
+
+/// What a store does while a token is being minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meddling {
+    RevokesParentBeforeInsert,
+    RevokesParentAfterInsert,
+    RevokesAccountAfterInsert,
+    ForgetsParent,
+    HangsAtInsert,
+    HangsAtFind,
+    FailsAtInsert,
+    FailsAtFind,
+    KnowsTheKey,
+}
+
+/// A store in memory that meddles with tokens, and leaves secret keys alone.
+struct Meddler {
+    store: MemoryStore,
+    how: Meddling,
+}
+
+impl KeyStore for Meddler {
+    fn lookup(&self, digest: &KeyDigest) -> Lookup {
+        self.store.lookup(digest)
+    }
+}
+
+impl Meddler {
+    fn revoke_now(&self, what: &Revocation) {
+        let revoked = self.store.revoke(what, START).now_or_never();
+        revoked.expect("an answer at once").expect("revoked");
+    }
+}
+
+impl KeyAdmin for Meddler {
+    fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted> {
+        let Some(parent) = record.parent().map(|parent| parent.id().clone()) else {
+            return self.store.insert(record, max_children);
+        };
+        let account = Revocation::Account(Arc::clone(record.account()));
+        match self.how {
+            Meddling::HangsAtInsert => return Answer::pending(std::future::pending()),
+            Meddling::FailsAtInsert => return Answer::ready(Err(StoreError::new("disk full"))),
+            Meddling::KnowsTheKey => return Answer::ready(Ok(Inserted::Taken)),
+            Meddling::RevokesParentBeforeInsert => {
+                self.revoke_now(&Revocation::Key(parent.clone()));
+            }
+            _ => {}
+        }
+        let inserted = self.store.insert(record, max_children);
+        match self.how {
+            Meddling::RevokesParentAfterInsert => self.revoke_now(&Revocation::Key(parent)),
+            Meddling::RevokesAccountAfterInsert => self.revoke_now(&account),
+            _ => {}
+        }
+        inserted
+    }
+
+    fn find(&self, id: &KeyId) -> Write<'_, Option<Arc<KeyRecord>>> {
+        match self.how {
+            Meddling::HangsAtFind => Answer::pending(std::future::pending()),
+            Meddling::FailsAtFind => Answer::ready(Err(StoreError::new("connection lost"))),
+            Meddling::ForgetsParent => Answer::ready(Ok(None)),
+            _ => self.store.find(id),
+        }
+    }
+
+    fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64> {
+        self.store.revoke(what, at)
+    }
+
+    fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {
+        self.store.list(filter)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_goes_while_it_mints_leaves_no_token() {
+    for how in [
+        Meddling::RevokesParentBeforeInsert,
+        Meddling::RevokesParentAfterInsert,
+        Meddling::RevokesAccountAfterInsert,
+        Meddling::ForgetsParent,
+    ] {
+        let store = Meddler { store: MemoryStore::new(), how };
+        let desk = Desk::over(store, NewKey::secret("acme")).await;
+        let reply = desk.mint("{}").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{how:?}");
+        assert_eq!(reply.fault(), (Some("invalid_api_key"), None), "{how:?}");
+        let challenge = reply.headers["www-authenticate"].to_str().unwrap();
+        assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+        let tokens = desk.tokens().await;
+        assert_eq!(tokens.len(), 1, "{how:?}");
+        assert!(tokens.iter().all(|token| token.is_revoked()), "{how:?}: a live token is left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_breaks_while_minting_is_503() {
+    for how in [
+        Meddling::HangsAtInsert,
+        Meddling::HangsAtFind,
+        Meddling::FailsAtInsert,
+        Meddling::FailsAtFind,
+        Meddling::KnowsTheKey,
+    ] {
+        let store = Meddler { store: MemoryStore::new(), how };
+        let desk = Desk::over(store, NewKey::secret("acme")).await;
+        let reply = desk.mint("{}").await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{how:?}");
+        assert_eq!(reply.fault(), (Some("service_unavailable"), None), "{how:?}");
+        assert_eq!(reply.json["error"]["type"], "server_error", "{how:?}");
+        assert_eq!(reply.headers["retry-after"], "1");
+        assert_eq!(reply.headers["cache-control"], "no-store");
+    }
+}
+
+/// A key that expires between being accepted and minting.
+#[tokio::test]
+async fn a_key_that_expired_meanwhile_does_not_mint() {
+    let parent = NewKey::secret("acme").with_lifetime(Duration::from_secs(5));
+    let desk = Desk::over(MemoryStore::new(), parent).await;
+    let principal = desk.principal();
+    desk.clock.advance(Duration::from_secs(5));
+    let error = desk.endpoint.mint(&principal, b"{}").await.unwrap_err();
+    assert!(matches!(error, MintError::ParentGone), "{error:?}");
+    assert!(desk.tokens().await.iter().all(|token| token.is_revoked()));
+}
+
+#[tokio::test]
+async fn a_revoked_key_takes_its_tokens_along() {
+    let desk = Desk::open().await;
+    let reply = desk.mint("{}").await;
+    assert_eq!(desk.handshake(reply.token()).await, OPENED);
+    desk.keys.revoke(desk.parent.record().id()).await.unwrap();
+    assert_eq!(desk.handshake(reply.token()).await, REFUSED);
+    assert_eq!(desk.mint("{}").await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// The same as a race: whatever was minted, none of it works once the revocation has answered.
+#[test]
+fn minting_races_with_revoking() {
+    for _ in 0..50 {
+        let desk = Desk::open().now_or_never().expect("no waiting");
+        let parent = desk.principal();
+        let mint_until_refused = || {
+            let mut minted = Vec::new();
+            loop {
+                match desk.endpoint.mint(&parent, b"{}").now_or_never().expect("no waiting") {
+                    Ok(issued) => minted.push(issued),
+                    Err(MintError::ParentGone) => return minted,
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        };
+        let minted: Vec<Issued> = thread::scope(|scope| {
+            let minting: Vec<_> = (0..3).map(|_| scope.spawn(mint_until_refused)).collect();
+            let revoked = desk.keys.revoke(desk.parent.record().id()).now_or_never();
+            revoked.expect("no waiting").expect("revoked");
+            minting.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        });
+        for token in &minted {
+            let status = desk.handshake(token.key().expose()).now_or_never();
+            assert_eq!(status, Some(REFUSED));
+        }
+        let tokens = desk.tokens().now_or_never().expect("no waiting");
+        assert!(tokens.iter().all(|token| token.is_revoked()), "a live token is left");
+    }
+}
+
+// ---- Never more than the parent ----
+
+const MODELS: [&str; 3] = ["a", "b", "c"];
+
+/// Settings that meet each other in every way: equal, different, under another name, in a group.
+fn settings() -> impl Strategy<Value = Map<String, Value>> {
+    let setting = prop_oneof![
+        prop::sample::select(&MODELS[..]).prop_map(|model| json!({"model": model})),
+        prop::sample::select(vec!["v", "w"]).prop_map(|voice| json!({"voice": voice})),
+        prop::sample::select(vec!["v", "w"])
+            .prop_map(|voice| json!({"audio": {"output": {"voice": voice}}})),
+        (1..=2_u8).prop_map(|speed| json!({"audio": {"output": {"speed": speed}}})),
+        (1..=2_u8).prop_map(|speed| json!({"speed": speed})),
+        any::<bool>().prop_map(|off| {
+            let detection = if off { Value::Null } else { json!({"type": "server_vad"}) };
+            json!({"audio": {"input": {"turn_detection": detection}}})
+        }),
+        any::<bool>().prop_map(|some| {
+            json!({"tools": if some { json!([{"name": "t"}]) } else { json!([]) }})
+        }),
+        prop::sample::select(vec!["x", "y"]).prop_map(|text| json!({"instructions": text})),
+    ];
+    prop::collection::vec(setting, 0..4)
+        .prop_map(|settings| {
+            settings.into_iter().fold(Settings::parse("{}").expect("settings"), |all, one| {
+                all.updated(&Settings::parse(&one.to_string()).expect("settings"))
+            })
+        })
+        .prop_map(|settings| serde_json::from_str(&settings.as_json()).expect("an object"))
+}
+
+/// The same, without those that say one thing twice and differently.
+fn consistent_settings() -> impl Strategy<Value = Map<String, Value>> {
+    settings().prop_filter("contradicts itself", |settings| {
+        lets_set(&grants_of(None, Some(settings)), settings)
+    })
+}
+
+fn models() -> impl Strategy<Value = Option<Vec<&'static str>>> {
+    prop::option::of(prop::sample::subsequence(&MODELS[..], 0..=MODELS.len()))
+}
+
+fn grants_of(models: Option<&[&'static str]>, session: Option<&Map<String, Value>>) -> Grants {
+    let grants = Grants::default();
+    let grants = match models {
+        Some(models) => grants.with_models(models.iter().copied()),
+        None => grants,
+    };
+    match session {
+        Some(session) => {
+            let json = Value::from(session.clone()).to_string();
+            grants.with_session(Settings::parse(&json).expect("settings"))
+        }
+        None => grants,
+    }
+}
+
+/// Whether a guard over `grants` lets a client set `settings`, all of them.
+fn lets_set(grants: &Grants, settings: &Map<String, Value>) -> bool {
+    let update = json!({"type": "session.update", "session": settings}).to_string();
+    matches!(SessionGuard::new(grants, None).client(&update), Verdict::Forward(_))
+}
+
+fn settings_in(grants: &Grants) -> Map<String, Value> {
+    let json = grants.session().map_or_else(|| "{}".to_owned(), Settings::as_json);
+    serde_json::from_str(&json).expect("an object")
+}
+
+/// How a token is asked for: by the JSON of a client, or by the operator's own code.
+#[derive(Debug, Clone)]
+enum Asked {
+    ByClient(Map<String, Value>),
+    ByOperator { models: Option<Vec<&'static str>>, session: Option<Map<String, Value>> },
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let by_client = (
+        prop::option::of(prop::sample::select(&MODELS[..])),
+        prop::option::of(settings()),
+        prop::option::of(1..=120_u64),
+    );
+    let by_client = by_client.prop_map(|(model, session, seconds)| {
+        let mut body = Map::new();
+        body.extend(model.map(|model| ("model".to_owned(), model.into())));
+        body.extend(session.map(|session| ("session".to_owned(), session.into())));
+        let after = seconds.map(|seconds| json!({"seconds": seconds}));
+        body.extend(after.map(|after| ("expires_after".to_owned(), after)));
+        Asked::ByClient(body)
+    });
+    let by_operator = (models(), prop::option::of(settings()));
+    let by_operator =
+        by_operator.prop_map(|(models, session)| Asked::ByOperator { models, session });
+    prop_oneof![by_client, by_operator]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 4_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_token_never_exceeds_its_key(
+        of_parent in (models(), prop::option::of(consistent_settings()), prop::option::of(1..=120_u64)),
+        waited in 0..=60_u64,
+        asked in asked(),
+        update in settings(),
+    ) {
+        let (models, session, lifetime) = of_parent;
+        let new = NewKey::secret("acme")
+            .with_grants(grants_of(models.as_deref(), session.as_ref()));
+        let new = match lifetime {
+            Some(seconds) => new.with_lifetime(Duration::from_secs(seconds)),
+            None => new,
+        };
+        let desk = Desk::over(MemoryStore::new(), new).now_or_never().expect("no waiting");
+        let parent = desk.principal();
+        desk.clock.advance(Duration::from_secs(waited));
+        let now = desk.keys.now();
+
+        let minted = match &asked {
+            Asked::ByClient(body) => {
+                let body = Value::from(body.clone()).to_string();
+                desk.endpoint.mint(&parent, body.as_bytes()).now_or_never()
+            }
+            Asked::ByOperator { models, session } => {
+                let token = NewToken::lasting(Duration::from_secs(1))
+                    .with_grants(grants_of(models.as_deref(), session.as_ref()));
+                desk.keys.mint(&parent, token).now_or_never()
+            }
+        };
+        let tokens = desk.tokens().now_or_never().expect("no waiting");
+        let (parent, has) = (parent.record(), parent.grants());
+        let issued = match minted.expect("no waiting") {
+            Ok(issued) => issued,
+            Err(error) => {
+                prop_assert!(tokens.iter().all(|token| token.is_revoked()), "{error}");
+                let asks_nothing = matches!(&asked, Asked::ByClient(body) if body.is_empty());
+                prop_assert!(!asks_nothing || parent.is_expired(now), "{error}");
+                return Ok(());
+            }
+        };
+        prop_assert!(!parent.is_expired(now));
+        let token = issued.record();
+        let gets = token.grants();
+
+        let ends = token.expires_at().expect("a token expires");
+        prop_assert!(ends > now && parent.expires_at().is_none_or(|parent| ends <= parent));
+        if let Some(allowed) = has.models() {
+            let given = gets.models().expect("a list, as the parent has one");
+            prop_assert!(given.iter().all(|model| allowed.contains(model)));
+            // Nor is a model that is not allowed what its sessions start with.
+            let starts_with = settings_in(gets).get("model").cloned();
+            let inherited = starts_with == settings_in(has).get("model").cloned();
+            let allowed = |name: &Value| allowed.iter().any(|model| *name == **model);
+            prop_assert!(inherited || starts_with.as_ref().is_none_or(allowed), "{starts_with:?}");
+        }
+        // What its sessions start with, the parent's lock would have let through; and what the
+        // parent's lock would not, its own does not either.
+        prop_assert!(lets_set(has, &settings_in(gets)), "{:?}", settings_in(gets));
+        prop_assert!(lets_set(has, &update) || !lets_set(gets, &update), "{update:?}");
+    }
+}
+
+/// The two sides of one model list, as an example that a reader can follow.
+#[tokio::test]
+async fn a_token_names_models_of_its_key() {
+    let grants = Grants::default().with_models(["a", "b"]);
+    let desk = Desk::over(MemoryStore::new(), NewKey::secret("acme").with_grants(grants)).await;
+    for body in [r#"{"model":"c"}"#, r#"{"session":{"model":"c"}}"#] {
+        let refused = desk.mint(body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(refused.fault(), (Some("exceeds_api_key"), Some("model")), "{body}");
+    }
+    let session = Settings::parse(r#"{"model":"c"}"#).unwrap();
+    let token = NewToken::lasting(Duration::from_secs(5))
+        .with_grants(Grants::default().with_session(session));
+    let refused = desk.keys.mint(&desk.principal(), token).await.unwrap_err();
+    assert!(
+        matches!(&refused, MintError::ExceedsParent { field, .. } if field == "session.model"),
+        "{refused:?}"
+    );
+    assert!(desk.tokens().await.is_empty());
+
+    desk.mint(r#"{"model":"b"}"#).await.token();
+    desk.mint("{}").await.token();
+    let tokens = desk.tokens().await;
+    let lists: BTreeSet<Vec<&str>> = tokens
+        .iter()
+        .map(|token| token.grants().models().unwrap().iter().map(|model| &**model).collect())
+        .collect();
+    assert_eq!(lists, BTreeSet::from([vec!["b"], vec!["a", "b"]]));
+}
+
+/// A setting that the key has locked.
+#[tokio::test]
+async fn a_token_keeps_what_its_key_has_locked() {
+    let settings = Settings::parse(r#"{"voice":"marin","instructions":"Be kind."}"#).unwrap();
+    let grants = Grants::default().with_session(settings);
+    let desk = Desk::over(MemoryStore::new(), NewKey::secret("acme").with_grants(grants)).await;
+    for (body, field) in [
+        (r#"{"session":{"voice":"cedar"}}"#, "session.voice"),
+        (r#"{"voice":"cedar"}"#, "session.voice"),
+        (r#"{"session":{"audio":{"output":{"voice":"cedar"}}}}"#, "session.audio.output.voice"),
+    ] {
+        let refused = desk.mint(body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(refused.fault(), (Some("exceeds_api_key"), Some(field)), "{body}");
+    }
+    let reply = desk.mint(r#"{"session":{"voice":"marin","speed":1.5}}"#).await;
+    let session = &reply.json["session"];
+    assert_eq!(session["voice"], "marin");
+    assert_eq!(session["instructions"], "Be kind.");
+    assert_eq!(session["speed"], 1.5);
+}
