@@ -27,7 +27,7 @@ use self::cases::{Bare, Case, answer, layered, pending_store};
 /// to stay in the cache.
 const BATCH: u64 = 16;
 /// How often the cases take turns. The shortest time of all counts: it is the least disturbed.
-const TURNS: u32 = 2_000;
+const TURNS: u32 = 5_000;
 
 /// Something whose time for that many repetitions can be taken.
 struct Measured {

@@ -85,9 +85,12 @@ impl Inquiry {
                         let missing = Rejection::new(RejectionKind::Missing, None);
                         return Poll::Ready(Err(self.refusal.unwrap_or(missing)));
                     };
-                    let Some(digests) = candidate.digests else {
-                        self.pass_over(candidate.source, RejectionKind::Unknown);
-                        continue;
+                    let digests = match candidate.digests {
+                        Ok(digests) => digests,
+                        Err(kind) => {
+                            self.pass_over(candidate.source, kind);
+                            continue;
+                        }
                     };
                     let lookup = ask(|| match &digests.previous {
                         None => store.lookup(&digests.current),

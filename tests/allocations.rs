@@ -13,7 +13,7 @@ use std::{
 
 use tower::{Layer, Service};
 use tower_realtime_auth::{
-    KeyStore, MemoryStore, Principal, Profile, Refusal,
+    MemoryStore, Principal, Profile, Refusal,
     bytes::Bytes,
     http::{Request, Response, StatusCode},
 };
@@ -66,7 +66,9 @@ fn refused() {
     let of_ending = count(|| drop(catch_unwind(end)));
     // No key, a mistyped one, and one that nobody has, in each place.
     let missing = Request::new(());
-    let mistyped = Case::Header.request(&format!("{key}x").replace("sk_live_", "sk_live_x")[..47]);
+    let (all_but_last, last) = key.split_at(key.len() - 1);
+    let typo = if last == "x" { "y" } else { "x" };
+    let mistyped = Case::Header.request(&format!("{all_but_last}{typo}"));
     let unknown = [Case::Header, Case::Query, Case::Subprotocol, Case::LoneEntry];
     let unknown = unknown.map(|case| case.request(&key));
     for request in [missing, mistyped].into_iter().chain(unknown) {

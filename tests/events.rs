@@ -236,7 +236,12 @@ async fn refusal_of<S: KeyStore>(
 
 fn refused(reason: &'static str, source: Option<CredentialSource>) -> Fields {
     let source = source.map(|source| ("source", source.as_str()));
-    fields([("message", "refused"), ("reason", reason)].into_iter().chain(source))
+    let told = [("message", "refused"), ("reason", reason), ("ambiguous", "false")];
+    fields(told.into_iter().chain(source))
+}
+
+fn ambiguous(fields: Fields) -> Fields {
+    fields.into_iter().chain([("ambiguous", "true".to_owned())]).collect()
 }
 
 #[tokio::test]
@@ -296,7 +301,7 @@ async fn why_a_request_is_refused_is_told_once() {
     differing.headers_mut().insert("authorization", HeaderValue::from_static("Bearer other"));
     let strict = nobody().with_conflicts(Conflicts::RejectConflict);
     let told = refusal_of(strict, differing).await;
-    assert_eq!(told.0, refused("conflict", Some(CredentialSource::Header)));
+    assert_eq!(told.0, ambiguous(refused("conflict", Some(CredentialSource::Header))));
 
     let keys = Keys::new(MemoryStore::new());
     let [good, _] = secret_and_token(&keys).await;

@@ -324,8 +324,8 @@ const BAD_BODIES: &[(&str, Option<&str>)] = &[
     (r#"{"model":"a","model":"a"}"#, Some("model")),
     (r#"{"model":"a","mod\u0065l":"b"}"#, Some("model")),
     (r#"{"session":{},"session":{}}"#, Some("session")),
-    (r#"{"session":{"voice":"a","voice":"b"}}"#, Some("voice")),
-    (r#"{"expires_after":{"seconds":60,"seconds":61}}"#, Some("seconds")),
+    (r#"{"session":{"voice":"a","voice":"b"}}"#, Some("session.voice")),
+    (r#"{"expires_after":{"seconds":60,"seconds":61}}"#, Some("expires_after.seconds")),
     // expires_after.
     (r#"{"expires_after":null}"#, Some("expires_after")),
     (r#"{"expires_after":60}"#, Some("expires_after")),
@@ -394,6 +394,11 @@ const BAD_BODIES: &[(&str, Option<&str>)] = &[
     // A setting in both places that is not the same.
     (r#"{"model":"a","session":{"model":"b"}}"#, Some("model")),
     (r#"{"voice":"a","session":{"voice":"b"}}"#, Some("voice")),
+    // The same setting in two spellings.
+    (
+        r#"{"session":{"voice":"a","audio":{"output":{"voice":"b"}}}}"#,
+        Some("session.audio.output.voice"),
+    ),
 ];
 
 #[tokio::test]

@@ -5,46 +5,54 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{Found, Text};
 use crate::profile::{Claimed, Profile};
 
-/// Looks at all lines of all headers of the profile; a line of another scheme is not ours.
-pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
-    let mut found = Found::Nothing;
+/// Looks at all lines of all headers of the profile; a line of another scheme is not ours. Answers
+/// also how many lines are of a form for credentials, whatever is in them.
+pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> (Found<'a>, usize) {
+    let (mut found, mut lines) = (Found::Nothing, 0);
     for form in profile.headers() {
         for value in headers.get_all(form.name()) {
-            found = match form.credential_in(value) {
-                Some(Claimed::Text(text)) => found.and(Text::Borrowed(text)),
-                Some(Claimed::Malformed) => Found::Malformed,
-                None => found,
+            let Some(claimed) = form.credential_in(value) else { continue };
+            lines += 1;
+            found = match claimed {
+                Claimed::Text(text) => found.and(Text::Borrowed(text)),
+                Claimed::Malformed => Found::Malformed,
             };
         }
     }
-    found
+    (found, lines)
 }
 
-/// Removes the lines that are of a form for credentials and leaves those of other schemes.
-pub(super) fn strip(headers: &mut HeaderMap, profile: &Profile) {
+/// Removes the lines that are of a form for credentials and leaves those of other schemes. Ends
+/// when it has removed as many as there are.
+pub(super) fn strip(headers: &mut HeaderMap, profile: &Profile, mut lines: usize) {
     for form in profile.headers() {
-        strip_lines(headers, form.name(), |line| form.credential_in(line).is_some());
+        if lines == 0 {
+            return;
+        }
+        let is_credential = |line: &HeaderValue| form.credential_in(line).is_some();
+        lines -= strip_lines(headers, form.name(), is_credential).min(lines);
     }
 }
 
+/// Answers how many lines it removed.
 fn strip_lines(
     headers: &mut HeaderMap,
     name: &HeaderName,
     is_credential: impl Fn(&HeaderValue) -> bool,
-) {
-    let (mut some, mut all) = (false, true);
+) -> usize {
+    let (mut removed, mut others) = (0, Vec::new());
     for line in headers.get_all(name) {
-        let is_credential = is_credential(line);
-        some |= is_credential;
-        all &= is_credential;
+        if is_credential(line) {
+            removed += 1;
+        } else {
+            others.push(line.clone());
+        }
     }
-    if !some {
-        return;
+    if removed > 0 {
+        headers.remove(name);
+        for other in others {
+            headers.append(name, other);
+        }
     }
-    let is_other = |line: &&HeaderValue| !all && !is_credential(line);
-    let others: Vec<_> = headers.get_all(name).iter().filter(is_other).cloned().collect();
-    headers.remove(name);
-    for other in others {
-        headers.append(name, other);
-    }
+    removed
 }

@@ -125,15 +125,15 @@ impl Text<'_> {
     }
 }
 
-/// A credential that may decide: where it stood, and the digest to look up.
+/// A credential that may decide: where it stood, and what to look up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) source: CredentialSource,
-    /// `None` if no key can have this text, so that there is nothing to look up.
-    pub(crate) digests: Option<Digests>,
+    /// Why there is nothing to look up, if no key can have this text.
+    pub(crate) digests: Result<Digests, RejectionKind>,
 }
 
-/// Why no credential of a request can decide.
+/// Why no credential of a request may decide.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unusable {
     pub(crate) kind: RejectionKind,
@@ -145,14 +145,15 @@ pub(crate) struct Unusable {
 /// The places of a request that may have to be stripped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Places {
-    header: bool,
+    /// How many lines.
+    header: usize,
     query: bool,
     subprotocol: bool,
 }
 
 impl Places {
     /// For a request at which nobody has looked.
-    pub(crate) const ALL: Self = Self { header: true, query: true, subprotocol: true };
+    pub(crate) const ALL: Self = Self { header: usize::MAX, query: true, subprotocol: true };
 }
 
 /// The credentials of a request that may decide, in the order in which they are tried.
@@ -182,8 +183,9 @@ impl Candidates {
         } else {
             Found::Nothing
         };
+        let (in_header, header_lines) = header::find(headers, profile);
         let places = [
-            (Header, header::find(headers, profile)),
+            (Header, in_header),
             (Query, query::find(request.uri(), profile)),
             (Subprotocol, in_offers),
         ];
@@ -195,33 +197,29 @@ impl Candidates {
         {
             return Err(unusable(RejectionKind::Conflict, Some(source)));
         }
-        let [(_, in_header), (_, in_query), (_, in_offers)] = &places;
+        let [_, (_, in_query), (_, in_offers)] = &places;
         let to_strip = Places {
-            header: !matches!(in_header, Found::Nothing),
+            header: header_lines,
             query: !matches!(in_query, Found::Nothing),
             // Without a handshake, nobody has looked there.
             subprotocol: !handshake.is_websocket() || !matches!(in_offers, Found::Nothing),
         };
         let mut candidates = Self { places: [None; 3], presented, to_strip };
-        let mut malformed = None;
         for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
-            match found {
+            let digests = match found {
                 Found::Nothing | Found::Empty => continue,
-                Found::Malformed => malformed = malformed.or(Some(*source)),
-                Found::One(text) => {
-                    let digests = keys.digests(text.bytes());
-                    *slot = Some(Candidate { source: *source, digests });
-                }
-            }
+                Found::Malformed => Err(RejectionKind::Malformed),
+                Found::One(text) => keys.digests(text.bytes()).ok_or(RejectionKind::Unknown),
+            };
+            *slot = Some(Candidate { source: *source, digests });
             if conflicts != Conflicts::TryNext {
                 break;
             }
         }
-        match malformed {
-            _ if candidates.get(0).is_some() => Ok(candidates),
-            Some(source) => Err(unusable(RejectionKind::Malformed, Some(source))),
-            None => Err(unusable(RejectionKind::Missing, None)),
+        if candidates.get(0).is_none() {
+            return Err(unusable(RejectionKind::Missing, None));
         }
+        Ok(candidates)
     }
 
     /// The candidate that is tried after `passed_over` others.
@@ -261,9 +259,7 @@ pub(crate) fn strip(
     places: Places,
     keep_entry: bool,
 ) -> Option<HeaderValue> {
-    if places.header {
-        header::strip(&mut parts.headers, profile);
-    }
+    header::strip(&mut parts.headers, profile, places.header);
     if places.query {
         query::strip(&mut parts.uri, profile);
     }

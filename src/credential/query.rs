@@ -81,9 +81,9 @@ fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     // An empty query has no pair; one that is empty between separators is kept as it is.
     let texts = (!query.is_empty()).then(|| query.as_bytes().split(|byte| *byte == b'&'));
     texts.into_iter().flatten().map(|text| {
-        let mut halves = text.splitn(2, |byte| *byte == b'=');
-        let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
-        Pair { text, name, value }
+        let end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
+        let (name, value) = text.split_at(end);
+        Pair { text, name, value: value.strip_prefix(b"=").unwrap_or_default() }
     })
 }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Found, Text, is_no_key};
 use crate::{
     MAX_CREDENTIAL_LEN,
-    handshake::{Key, Kind, Offer, offers, offers_within_bounds},
+    handshake::{Amount, Key, Kind, Offer, amount_of_offers, offers},
     profile::Profile,
 };
 
@@ -16,8 +16,10 @@ const SEPARATOR: &[u8] = b", ";
 
 /// Looks at the entries of all lines. The caller has made sure that this is a handshake.
 pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
-    if !offers_within_bounds(headers) {
-        return Found::Malformed;
+    match amount_of_offers(headers) {
+        Amount::Nothing => return Found::Nothing,
+        Amount::WithinBounds => {}
+        Amount::TooMuch => return Found::Malformed,
     }
     offers(headers, profile).fold(Found::Nothing, |found, offer| match offer.kind {
         Kind::Credential(Key::Plain(text)) => found.and(Text::Borrowed(text)),
@@ -30,7 +32,7 @@ pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
 }
 
 fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    if text.len() > MAX_CREDENTIAL_LEN * 4 / 3 {
+    if text.len() > (MAX_CREDENTIAL_LEN * 4).div_ceil(3) {
         return None;
     }
     let mut decoded = Zeroizing::new(vec![0; text.len()]);
@@ -46,7 +48,8 @@ pub(super) fn entry<'a>(headers: &'a HeaderMap, profile: &Profile) -> Option<&'a
 
 fn carries_key(offer: &Offer<'_>) -> bool {
     match offer.kind {
-        Kind::Credential(Key::Plain(text) | Key::Base64Url(text)) => !is_no_key(text),
+        Kind::Credential(Key::Plain(text)) => !is_no_key(text),
+        Kind::Credential(Key::Base64Url(text)) => decode(text).is_some_and(|key| !is_no_key(&key)),
         Kind::Other => false,
     }
 }

@@ -9,7 +9,9 @@ use http::{
 
 #[cfg(feature = "close")]
 pub(crate) use self::offers::select_to_refuse;
-pub(crate) use self::offers::{Key, Kind, Offer, Selection, offers, offers_within_bounds, select};
+pub(crate) use self::offers::{
+    Amount, Key, Kind, Offer, Selection, amount_of_offers, offers, select,
+};
 
 /// What a request asks of the connection that it came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 
 /// Whether `text` is a `token` (RFC 9110 §5.6.2), as a subprotocol must be.
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let legal = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~'
+            )
+    };
     !text.is_empty() && text.iter().all(legal)
 }

@@ -79,15 +79,32 @@ fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|entry| !entry.is_empty())
 }
 
-/// Whether the offers are few and short enough to be looked at.
-pub(crate) fn offers_within_bounds(headers: &HeaderMap) -> bool {
+/// How much a client offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amount {
+    /// There is no such header.
+    Nothing,
+    /// Few and short enough to be looked at.
+    WithinBounds,
+    TooMuch,
+}
+
+pub(crate) fn amount_of_offers(headers: &HeaderMap) -> Amount {
     let (mut len, mut most) = (0, 0);
     for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         len += line.len();
         most += 1 + line.as_bytes().iter().filter(|byte| **byte == b',').count();
     }
     // Commas are quickly counted; entries, of which some may be empty, seldom need to be.
-    len <= MAX_OFFERS_LEN && (most <= MAX_OFFERS || entries(headers).nth(MAX_OFFERS).is_none())
+    if most == 0 {
+        Amount::Nothing
+    } else if len <= MAX_OFFERS_LEN
+        && (most <= MAX_OFFERS || entries(headers).nth(MAX_OFFERS).is_none())
+    {
+        Amount::WithinBounds
+    } else {
+        Amount::TooMuch
+    }
 }
 
 /// The subprotocol with which an accepted handshake is answered if the inner service names none.
@@ -128,11 +145,10 @@ pub(crate) fn select_to_refuse(
     headers: &HeaderMap,
     profile: &Profile,
 ) -> Option<Option<HeaderValue>> {
-    if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        return Some(None);
-    }
-    if !offers_within_bounds(headers) {
-        return None;
+    match amount_of_offers(headers) {
+        Amount::Nothing => return Some(None),
+        Amount::WithinBounds => {}
+        Amount::TooMuch => return None,
     }
     if let Some(protocol) = configured(headers, profile) {
         return Some(Some(protocol.clone()));

@@ -97,8 +97,8 @@ impl KeyFormat {
     /// Whether `text` has prefix and length of a key issued here, but not its checksum.
     pub(crate) fn is_mistyped(&self, text: &[u8]) -> bool {
         let ours = self.prefixes().any(|prefix| {
-            text.starts_with(prefix.as_bytes())
-                && text.len() == prefix.len() + RANDOM_LEN + CHECKSUM_LEN
+            text.len() == prefix.len() + RANDOM_LEN + CHECKSUM_LEN
+                && text.starts_with(prefix.as_bytes())
         });
         ours && text
             .split_last_chunk::<CHECKSUM_LEN>()

@@ -49,10 +49,12 @@ impl HeaderForm {
 
     /// What stands in `value` in the place of a key, if it is of this form.
     pub(crate) fn credential_in<'v>(&self, value: &'v HeaderValue) -> Option<Claimed<'v>> {
+        // HTTP/1 trims a value (RFC 9110 §5.5); not everybody who makes a request does.
+        let value = value.as_bytes().trim_ascii();
         match &self.scheme {
-            Some(scheme) => behind_scheme(scheme.as_bytes(), value.as_bytes()),
-            None if self.name == AUTHORIZATION && value.as_bytes().contains(&b' ') => None,
-            None => Some(Claimed::Text(value.as_bytes().trim_ascii())),
+            Some(scheme) => behind_scheme(scheme.as_bytes(), value),
+            None if self.name == AUTHORIZATION && value.contains(&b' ') => None,
+            None => Some(Claimed::Text(value)),
         }
     }
 }
@@ -72,7 +74,10 @@ fn behind_scheme<'v>(scheme: &[u8], value: &'v [u8]) -> Option<Claimed<'v>> {
     }
     match rest.first() {
         // RFC 9110 §11.4 puts spaces there, as many as one likes.
-        None | Some(b' ') => Some(Claimed::Text(rest.trim_ascii())),
+        None | Some(b' ') => {
+            let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+            Some(Claimed::Text(rest.get(spaces..).unwrap_or_default()))
+        }
         // A tab is a mistake, not another scheme.
         Some(b'\t') => Some(Claimed::Malformed),
         Some(_) => None,

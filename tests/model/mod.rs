@@ -259,11 +259,13 @@ fn headers_hold(request: &Request, profile: &Profile) -> Place {
 
 /// `None`: the line is not about credentials of ours.
 fn header_claim(name: &str, value: &Bytes, profile: &Profile) -> Option<Claim> {
+    // Blanks round it are not part of a header's value.
+    let value = trim(&value.0);
     profile.headers.iter().find_map(|form| match form {
-        HeaderForm::Scheme(of, scheme) if *of == name => behind_scheme(scheme, &value.0),
+        HeaderForm::Scheme(of, scheme) if *of == name => behind_scheme(scheme, value),
         HeaderForm::Key(of) if *of == name => {
-            let has_scheme = name == "authorization" && value.0.contains(&b' ');
-            (!has_scheme).then(|| Claim::Text(trim(&value.0).to_vec()))
+            let has_scheme = name == "authorization" && value.contains(&b' ');
+            (!has_scheme).then(|| Claim::Text(value.to_vec()))
         }
         _ => None,
     })
@@ -281,10 +283,7 @@ fn behind_scheme(scheme: &str, value: &[u8]) -> Option<Claim> {
         Some(b'\t') => return Some(Claim::Broken),
         Some(_) => return None,
     }
-    // Blanks at the end are not part of a header's value; before the key, only spaces may stand.
-    while let [start @ .., b' ' | b'\t'] = rest {
-        rest = start;
-    }
+    // Before the key, only spaces may stand.
     while let [b' ', end @ ..] = rest {
         rest = end;
     }
