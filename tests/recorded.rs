@@ -5,16 +5,20 @@ mod support;
 use std::{
     convert::Infallible,
     future::ready,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use support::{ACCEPT, Body, Head, Raw};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tower::{Layer, Service, service_fn};
 use tower_realtime_auth::{
     ApiKey, CredentialSource, HeaderForm, Keys, MemoryStore, NewKey, Principal, Profile,
     RealtimeAuthLayer, SubprotocolForm,
-    http::{HeaderMap, Request, Response, StatusCode},
+    http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version},
 };
 
 /// One client's handshake.
@@ -140,7 +144,8 @@ struct Sent {
     seen: Option<Seen>,
 }
 
-async fn send(recording: &Recording, profile: Profile, known: Option<&str>) -> Sent {
+/// A server that knows this credential alone, and what it is called with.
+async fn server(profile: Profile, known: Option<&str>) -> (SocketAddr, Arc<Mutex<Option<Seen>>>) {
     let keys = Keys::new(MemoryStore::new());
     if let Some(key) = known {
         let key = ApiKey::new(key).expect("a key");
@@ -149,7 +154,11 @@ async fn send(recording: &Recording, profile: Profile, known: Option<&str>) -> S
     let seen = Arc::new(Mutex::new(None));
     let inner = websocket_server(Arc::clone(&seen));
     let service = RealtimeAuthLayer::new(keys).with_profile(profile).layer(inner);
-    let address = support::serve(service).await;
+    (support::serve(service).await, seen)
+}
+
+async fn send(recording: &Recording, profile: Profile, known: Option<&str>) -> Sent {
+    let (address, seen) = server(profile, known).await;
     let (raw, head) = Raw::send(address, &recording.wire()).await;
     let seen = seen.lock().unwrap().take();
     Sent { raw, head, seen }
@@ -164,18 +173,21 @@ fn websocket_server<B>(
 + 'static {
     service_fn(move |request: Request<B>| {
         let (parts, _) = request.into_parts();
+        let version = parts.version;
         *seen.lock().unwrap() = Some(Seen {
             target: parts.uri.to_string(),
             principal: parts.extensions.get().cloned().expect("a principal"),
             headers: parts.headers,
         });
-        let response = Response::builder()
-            .status(StatusCode::SWITCHING_PROTOCOLS)
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-accept", ACCEPT)
-            .body(Body::default());
-        ready(Ok(response.expect("a response")))
+        let mut response = Response::new(Body::default());
+        if version == Version::HTTP_11 {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert("connection", HeaderValue::from_static("Upgrade"));
+            headers.insert("upgrade", HeaderValue::from_static("websocket"));
+            headers.insert("sec-websocket-accept", HeaderValue::from_static(ACCEPT));
+        }
+        ready(Ok(response))
     })
 }
 
@@ -264,4 +276,79 @@ async fn a_key_that_is_not_in_the_request_is_not_found() {
         ids.push(recording.id.clone());
     }
     assert_eq!(ids, ["soniox-js"]);
+}
+
+/// The same clients, were they to speak HTTP/2, as browsers do where a server lets them: each
+/// handshake as an extended CONNECT (RFC 8441).
+#[tokio::test]
+async fn the_same_over_http2() {
+    for recording in &recorded() {
+        let Some((profile, by)) = recording.expect.profile() else { continue };
+        let _named = Named(&recording.id);
+        let expect = &recording.expect;
+        let echo = Vec::from_iter(expect.echo.as_deref());
+
+        let (response, seen) = connect(recording, profile.clone(), Some(&expect.credential)).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(protocols(&response), echo);
+        let seen = seen.expect("a call");
+        assert_eq!(seen.principal.source(), by);
+        let name = expect.param.as_deref().unwrap_or("api_key");
+        assert_eq!(
+            seen.target,
+            format!("http://api.example.com{}", recording.without_parameter(name))
+        );
+        assert!(!seen.headers.contains_key(expect.header.as_deref().unwrap_or("authorization")));
+
+        let (response, seen) = connect(recording, profile, None).await;
+        assert!(seen.is_none());
+        if by == CredentialSource::Header {
+            assert_eq!(response.status(), 401);
+            continue;
+        }
+        assert_eq!(response.status(), 200);
+        assert_eq!(protocols(&response), echo);
+        let mut socket = TokioIo::new(hyper::upgrade::on(response).await.expect("a stream"));
+        let mut said = Vec::new();
+        while !said.windows(4).any(|bytes| bytes[0] == 0x88 && bytes[2..] == 4001_u16.to_be_bytes())
+        {
+            let len = socket.read_buf(&mut said).await.expect("bytes");
+            assert!(len > 0, "the stream ends before the Close: {said:02x?}");
+        }
+        assert_eq!(said[0], 0x81, "an error event comes first");
+    }
+}
+
+async fn connect(
+    recording: &Recording,
+    profile: Profile,
+    known: Option<&str>,
+) -> (Response<Incoming>, Option<Seen>) {
+    let (address, seen) = server(profile, known).await;
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let (mut client, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    // The settings, which allow the extended CONNECT, come with the first answer.
+    let first = Request::get("http://api.example.com/").body(Body::default()).expect("a request");
+    client.send_request(first).await.expect("an answer");
+
+    let mut request =
+        Request::connect(format!("http://api.example.com{}", recording.path_and_query))
+            .extension(hyper::ext::Protocol::from_static("websocket"));
+    for (name, value) in &recording.headers {
+        let of_http1 = ["host", "connection", "upgrade", "sec-websocket-key"];
+        if !of_http1.contains(&&*name.to_ascii_lowercase()) {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.body(Body::default()).expect("a request");
+    let response = client.send_request(request).await.expect("an answer");
+    let seen = seen.lock().unwrap().take();
+    (response, seen)
+}
+
+fn protocols(response: &Response<Incoming>) -> Vec<&str> {
+    let values = response.headers().get_all("sec-websocket-protocol").iter();
+    values.map(|value| value.to_str().expect("text")).collect()
 }

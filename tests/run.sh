@@ -11,6 +11,9 @@ main() {
     need node nodejs
     need npm npm
     need python3 python3
+    need valgrind valgrind
+    need_cargo_tool deny
+    need_cargo_tool fuzz
     python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
     need_browser
     read_crate
@@ -23,7 +26,13 @@ main() {
     done
     step 'at most 25 crates'      few_crates 25
     step 'documentation'          env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
+    step 'types in the public API' public_types
+    step 'licences, duplicates, sources' cargo deny --log-level error check bans licenses sources
+    step 'oldest dependencies'    oldest_dependencies
     step 'tests'                  cargo test --all-features
+    step 'a million requests'     env PROPERTY_CASES=1000000 cargo test --test properties
+    step 'instructions'           sh tests/instructions.sh
+    step 'fuzzing'                sh fuzz/run.sh 5
     step 'examples'               cargo build --examples
     step 'clients for Node'       npm ci --prefix tests/clients
     step 'clients for Python'     install_python_clients
@@ -78,6 +87,13 @@ need_rust() {
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
+# need_cargo_tool NAME: the subcommand `cargo NAME`.
+need_cargo_tool() {
+    command -v "cargo-$1" >/dev/null && return
+    printf '==> installing cargo-%s\n' "$1"
+    cargo install --quiet --locked "cargo-$1" </dev/null || fail "cargo cannot install cargo-$1."
+}
+
 need_browser() {
     local names=("${CHROMIUM:-chromium}") name
     [ -n "${CHROMIUM:-}" ] || names+=(google-chrome chromium-browser)
@@ -98,6 +114,7 @@ read_crate() {
     metadata=$(cargo metadata --no-deps --format-version 1)
     ask() { python3 -c "import json, sys; said = json.load(sys.stdin); $1" <<<"$metadata"; }
     target=$(ask "print(said['target_directory'])")
+    name=$(ask "print(said['packages'][0]['name'])")
     mapfile -t features < <(ask "print(*said['packages'][0]['features'], sep='\n')" | grep -vx default)
     [ "${#features[@]}" -gt 0 ] || fail 'cargo names no features.'
     venv=$target/clients/venv
@@ -110,6 +127,29 @@ few_crates() {
         sed '1d; s/ (.*//' | sort -u)
     xargs -n 6 -d '\n' <<<"$crates"
     [ "$(wc -l <<<"$crates")" -le "$1" ] || fail "more than $1 crates without default features."
+}
+
+# Types of 0.x crates in signatures would tie our versions to theirs. Rustdoc's JSON is not stable
+# yet, hence the first line.
+public_types() {
+    RUSTC_BOOTSTRAP=1 cargo rustdoc --all-features --lib -- \
+        -Z unstable-options --output-format json
+    python3 tests/public_types.py "$target/doc/${name//-/_}.json"
+}
+
+# The lowest versions that Cargo.toml names must do. In a copy without dev-dependencies, whose
+# needs are not our users'.
+oldest_dependencies() {
+    local copy
+    copy=$(mktemp -d)
+    cp -r src README.md "$copy"
+    sed '/^\[dev-dependencies\]/,/^\[lints.rust\]/{/^\[lints.rust\]/!d}' Cargo.toml >"$copy/Cargo.toml"
+    (
+        cd "$copy"
+        RUSTC_BOOTSTRAP=1 cargo -Z direct-minimal-versions generate-lockfile --quiet
+        CARGO_TARGET_DIR=$target/oldest cargo check --all-features --quiet
+    )
+    rm -r "$copy"
 }
 
 install_python_clients() {

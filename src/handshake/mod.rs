@@ -33,6 +33,8 @@ impl Handshake {
         if request.method() == Method::CONNECT {
             // A CONNECT without `:protocol` names an authority and has no path.
             let extended = request.version() == Version::HTTP_2 && !request.uri().path().is_empty();
+            #[cfg(feature = "http2")]
+            let extended = extended && names_websocket(request);
             return if extended && version_is_13(headers) {
                 Self::Http2
             } else {
@@ -66,6 +68,13 @@ impl Handshake {
             Self::None | Self::Unrecognised => false,
         }
     }
+}
+
+/// Whether `:protocol` is `websocket` (RFC 8441 §5). Only hyper's feature `http2` can tell.
+#[cfg(feature = "http2")]
+fn names_websocket<B>(request: &Request<B>) -> bool {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>();
+    protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
 /// Whether a comma-separated header holds `element`, whatever the case (RFC 9110 §5.6.1).

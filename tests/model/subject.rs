@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use hyper::ext::Protocol;
 use tower::{Layer as _, Service as _, util::ServiceFn};
 use tower_realtime_auth::{
     Answer as StoreAnswer, ApiKey, CredentialSource, Environment, Grants, KeyDigest, KeyKind,
@@ -69,6 +70,10 @@ impl Subject {
     pub fn answer(&self, request: &Request, inner: Inner, setting: usize) -> Option<Answer> {
         let mut incoming = incoming(request)?;
         incoming.extensions_mut().insert(inner);
+        if request.method == "CONNECT" && !request.path.is_empty() {
+            // As hyper tells of a CONNECT that names a protocol.
+            incoming.extensions_mut().insert(Protocol::from_static("websocket"));
+        }
         let mut service = self.settings[setting % self.settings.len()].1.clone();
         let response = service.call(incoming).now_or_never().expect("an answer at once");
         let Ok(mut response) = response;

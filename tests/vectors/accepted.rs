@@ -228,6 +228,7 @@ async fn over_http2_scheme_and_authority_stay() {
     setup.inner.upgrade = None;
     let request = Request::connect("https://h:1/x?api_key=GOOD&b=1")
         .version(Version::HTTP_2)
+        .extension(hyper::ext::Protocol::from_static("websocket"))
         .header("sec-websocket-version", "13")
         .header("sec-websocket-protocol", "realtime")
         .body(())

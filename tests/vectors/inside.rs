@@ -102,6 +102,7 @@ async fn a_route_that_knows_no_connect_says_so_itself() {
     let connect = || {
         Request::connect(format!("https://h{PATH}"))
             .version(Version::HTTP_2)
+            .extension(hyper::ext::Protocol::from_static("websocket"))
             .header("sec-websocket-version", "13")
             .header("sec-websocket-protocol", format!("realtime, openai-insecure-api-key.{key}"))
             .body(axum::body::Body::empty())
