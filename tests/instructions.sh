@@ -2,10 +2,10 @@
 # Counts the instructions that the layer itself spends on one request, and fails above a budget.
 #
 # Counted with callgrind in a release build: layer - bare service - SHA-256 of the key. The hash is
-# subtracted because valgrind hides the processor's SHA instructions, so that the hash takes ten
-# times the instructions that it takes in truth. The count of `unknown` includes the making of its
-# answer, a status and JSON. Each count is the difference of two runs of
-# different length, so that start-up cancels out.
+# subtracted because valgrind hides the processor's SHA instructions, so that it takes ten times
+# the instructions that it takes in truth. Each count is the difference of two runs of different
+# length, so that start-up cancels out. `unknown` includes the making of its answer, a status and
+# JSON.
 #
 # The budgets are what was measured with Rust 1.95 on x86-64, plus 5 %. Instructions depend on the
 # compiler a little: if a new one needs more, raise the budget; if a change of ours does, look why.
