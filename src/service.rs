@@ -152,7 +152,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         handshake: Handshake,
     ) -> (Request<B>, Option<Completion>) {
         request.extensions_mut().remove::<Principal>();
-        let selection = self.selection(&request, profile, handshake, None);
+        let selection = selection(&request, profile, handshake, None);
         let (mut parts, body) = request.into_parts();
         strip(&mut parts, profile, Places::ALL, false);
         let protocol = match selection {
@@ -173,7 +173,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         let Accepted { principal, reserved } = accepted;
         event::accepted(&principal, inquiry, &self.config, || self.keys.now());
         let Inquiry { profile, handshake, .. } = inquiry;
-        let selection = self.selection(&request, profile, *handshake, Some(principal.source()));
+        let selection = selection(&request, profile, *handshake, Some(principal.source()));
         let (mut parts, body) = request.into_parts();
         let keep_entry = matches!(selection, Selection::Credential);
         let consumed = strip(&mut parts, profile, inquiry.to_strip(), keep_entry);
@@ -185,21 +185,6 @@ impl<S: KeyStore, M> Auth<S, M> {
         parts.extensions.insert(principal.with_protocol(shown));
         let completion = Completion::new(*handshake, answered, reserved);
         (Request::from_parts(parts, body), completion)
-    }
-
-    fn selection<B>(
-        &self,
-        request: &Request<B>,
-        profile: &Profile,
-        handshake: Handshake,
-        source: Option<CredentialSource>,
-    ) -> Selection {
-        if !handshake.is_websocket() {
-            return Selection::Nothing;
-        }
-        select(request.headers(), profile, || {
-            source.and_then(|source| consumed_entry(request, source, profile))
-        })
     }
 
     /// Answers a refused request, by the door that its client can see through.
@@ -217,6 +202,21 @@ impl<S: KeyStore, M> Auth<S, M> {
         }
         rejection::respond(refused, is_http1, &self.make_body)
     }
+}
+
+/// The subprotocol to answer, where `source` is where the accepted credential stood.
+fn selection<B>(
+    request: &Request<B>,
+    profile: &Profile,
+    handshake: Handshake,
+    source: Option<CredentialSource>,
+) -> Selection {
+    if !handshake.is_websocket() {
+        return Selection::Nothing;
+    }
+    select(request.headers(), profile, || {
+        source.and_then(|source| consumed_entry(request, source, profile))
+    })
 }
 
 impl<I: Clone, S, M: Clone> Clone for RealtimeAuth<I, S, M> {

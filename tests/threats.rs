@@ -11,11 +11,11 @@ use std::{
     },
 };
 
-use support::{Body, Raw, handshake, keys_with_secret, serve};
+use support::{Body, CountingRuntime, Raw, StoreFn, handshake, keys_with_secret, serve};
 use tower::{Layer as _, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_realtime_auth::{
-    CredentialSource, Grants, Keys, MemoryStore, NewKey, Principal, RealtimeAuthLayer, RefusalMode,
-    Rejection, RejectionKind,
+    Answer, Closing, CredentialSource, Grants, KeyDigest, Keys, MemoryStore, NewKey, Principal,
+    RealtimeAuthLayer, RefusalMode, Rejection, RejectionKind,
     http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version},
 };
 
@@ -123,6 +123,91 @@ async fn a_digest_is_no_key() {
         }
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+/// T13: what is too long is refused for its length, before it is hashed or looked up.
+#[tokio::test]
+async fn too_much_is_refused_unread() {
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lookups);
+    let store = StoreFn(move |_: &KeyDigest| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Answer::ready(Ok(None))
+    });
+    let inner =
+        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let service = RealtimeAuthLayer::new(store).with_refusal(RefusalMode::Never).layer(inner);
+    let ask =
+        async |request: Request<()>| rejection(&service.clone().oneshot(request).await.unwrap());
+    // Up to what hyper lets through: a target of 64 KiB, a header of 400 KiB.
+    for len in [4_097, 10_000, 60_000, 400_000] {
+        let long = "k".repeat(len);
+        let bearer = Request::builder().header("authorization", format!("Bearer {long}"));
+        let offer = upgrade().header("sec-websocket-protocol", format!("xai-client-secret.{long}"));
+        let mut requests = vec![bearer, offer];
+        if len < 65_000 {
+            requests.push(Request::builder().uri(format!("/?api_key={long}")));
+            requests.push(
+                Request::builder().uri(format!("/?api_key={}", "%6b".repeat(len.min(20_000)))),
+            );
+        }
+        for request in requests {
+            let request = request.body(()).unwrap();
+            assert_eq!(ask(request).await, Some(RejectionKind::Malformed), "{len} bytes");
+        }
+    }
+    let many = upgrade().header("sec-websocket-protocol", ["a"; 33].join(","));
+    assert_eq!(ask(many.body(()).unwrap()).await, Some(RejectionKind::Malformed));
+    assert_eq!(lookups.load(Ordering::SeqCst), 0);
+    let whole = Request::builder().header("authorization", format!("Bearer {}", "k".repeat(4_096)));
+    assert_eq!(ask(whole.body(()).unwrap()).await, Some(RejectionKind::Unknown));
+    assert_eq!(lookups.load(Ordering::SeqCst), 1);
+}
+
+/// T15: 10,000 peers that never answer the Close are gone with the deadline. Over pipes in memory,
+/// because sockets are fewer.
+#[tokio::test]
+async fn ten_thousand_stuck_peers_are_left() {
+    const PEERS: usize = 10_000;
+    let (keys, _) = keys_with_secret().await;
+    let runtime = CountingRuntime::default();
+    let closing = Closing::default()
+        .with_max_lingering(PEERS)
+        .with_deadline(std::time::Duration::from_secs(2));
+    let layer = RealtimeAuthLayer::new_with_runtime(keys, runtime.clone()).with_closing(closing);
+    let inner = service_fn(async |_: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(Response::new(Body::default()))
+    });
+    let service = layer.clone().layer(inner);
+    let refused = handshake("/?api_key=bad", &[]);
+    let mut peers = Vec::new();
+    for _ in 0..PEERS {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let service = hyper_util::service::TowerToHyperService::new(service.clone());
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(server), service)
+                .with_upgrades(),
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut client, refused.as_bytes()).await.unwrap();
+        peers.push(client);
+    }
+    for peer in &mut peers {
+        // Told, and silent: what it is told ends with the end of the connection.
+        let mut told = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(peer, &mut told).await.unwrap();
+        assert!(told.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&told));
+    }
+    runtime.idle().await;
+    assert_eq!((runtime.spawned(), layer.lingering()), (PEERS, 0));
+}
+
+fn upgrade() -> tower_realtime_auth::http::request::Builder {
+    Request::builder()
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 /// T17: what follows a refused upgrade on its connection is not read as anything.

@@ -7,16 +7,24 @@ use http::{Uri, uri::PathAndQuery};
 use zeroize::Zeroizing;
 
 use super::{Found, Text};
-use crate::profile::Profile;
+use crate::{MAX_CREDENTIAL_LEN, profile::Profile};
 
 /// Looks at every parameter whose decoded name is one of the profile's.
 pub(super) fn find<'a>(uri: &'a Uri, profile: &Profile) -> Found<'a> {
     let credentials = pairs(uri.query().unwrap_or_default()).filter(|pair| pair.is_key(profile));
-    credentials.fold(Found::Nothing, |found, pair| match decode(pair.value, Plus::Kept) {
+    credentials.fold(Found::Nothing, |found, pair| match decode_key(pair.value) {
         Some(Cow::Borrowed(text)) => found.and(Text::Borrowed(text)),
         Some(Cow::Owned(text)) => found.and(Text::Decoded(Zeroizing::new(text))),
         None => Found::Malformed,
     })
+}
+
+fn decode_key(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
+    // Every byte escaped: whatever is longer is too long for a key, and is not decoded.
+    if raw.len() > 3 * MAX_CREDENTIAL_LEN {
+        return None;
+    }
+    decode(raw, Plus::Kept)
 }
 
 /// Removes every credential and keeps the other parameters byte for byte.
