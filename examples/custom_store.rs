@@ -9,9 +9,11 @@
 //! The file is read whenever a key is asked for, so that a line taken out is a key taken back.
 //! Without the file every key is answered with 503: who cannot tell must not say 401.
 
+mod shared;
+
 use std::{error::Error, io, path::PathBuf, sync::Arc};
 
-use axum::{Router, ServiceExt, extract::Request, routing::any};
+use axum::{Router, routing::any};
 use tokio::net::TcpListener;
 use tower::Layer as _;
 use tower_realtime_auth::{
@@ -73,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind("127.0.0.1:8789").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+    shared::serve(listener, app).await?;
     Ok(())
 }
 

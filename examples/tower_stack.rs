@@ -12,10 +12,11 @@
 //! What passes through a completed handshake is copied unread, so nothing here would keep settings
 //! that a token locks. Hence the gate mints none.
 
+mod shared;
+
 use std::{error::Error, time::Duration};
 
 use axum::{
-    ServiceExt,
     body::Body,
     extract::Request,
     response::{IntoResponse as _, Response},
@@ -90,7 +91,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("a secret key, shown this once: {}", issued.key().expose());
-    axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+    shared::serve(listener, app).await?;
     Ok(())
 }
 
