@@ -3,6 +3,8 @@
 //! The client speaks HTTP/2 with its bare hands, so that it sees how a stream ends: by END_STREAM,
 //! or by a reset.
 
+mod support;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -25,9 +27,11 @@ use axum::{
 use futures_util::future::join_all;
 use h2::{Reason, RecvStream, SendStream, client::SendRequest, ext::Protocol};
 use serde_json::{Value, json};
+use support::{CountingRuntime, SOON, keys_with_secret as keys, masked};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    sync::watch,
+    time::{Instant, timeout},
 };
 use tower::{Layer, Service, ServiceExt as _};
 use tower_realtime_auth::{
@@ -36,9 +40,6 @@ use tower_realtime_auth::{
     bytes::Bytes,
     http::{HeaderMap, Method, StatusCode, Uri, Version, request, response},
 };
-
-/// A deadline for what should take milliseconds: long enough for a busy machine.
-const SOON: Duration = Duration::from_secs(20);
 
 const BAD: &str = "sk_test_bad";
 const BAD_QUERY: &str = "/v1/realtime?api_key=sk_test_bad";
@@ -152,7 +153,8 @@ async fn each_stream_is_judged_by_itself() {
 #[tokio::test]
 async fn refused_by_a_code() {
     let (keys, _) = keys().await;
-    let layer = RealtimeAuthLayer::new(keys).with_closing(patient());
+    let runtime = CountingRuntime::default();
+    let layer = RealtimeAuthLayer::new_with_runtime(keys, runtime.clone()).with_closing(patient());
     let client = Client::of(layer.clone()).await;
     let offers = |offers: String| vec![("sec-websocket-protocol", offers)];
     let xai = format!("xai-client-secret.{BAD}");
@@ -175,7 +177,7 @@ async fn refused_by_a_code() {
         assert_eq!(layer.lingering(), 1, "it waits for our Close");
         stream.close(4001);
         assert_eq!(stream.end().await, End::Stream);
-        gone(&layer).await;
+        gone(&runtime, &layer).await;
     }
 }
 
@@ -254,8 +256,9 @@ async fn a_connect_without_protocol_is_refused() {
 async fn silent_peers_are_left_at_the_deadline() {
     const DEADLINE: Duration = Duration::from_millis(500);
     let (keys, key) = keys().await;
-    let layer =
-        RealtimeAuthLayer::new(keys).with_closing(Closing::default().with_deadline(DEADLINE));
+    let runtime = CountingRuntime::default();
+    let layer = RealtimeAuthLayer::new_with_runtime(keys, runtime.clone())
+        .with_closing(Closing::default().with_deadline(DEADLINE));
     let client = Client::of(layer.clone()).await;
     let began = Instant::now();
     let mut silent = join_all((0..100).map(|_| client.connect(BAD_QUERY, &[]))).await;
@@ -264,7 +267,7 @@ async fn silent_peers_are_left_at_the_deadline() {
         assert_eq!(stream.frame().await.0, CLOSE);
         stream.end().await;
     }
-    gone(&layer).await;
+    gone(&runtime, &layer).await;
     assert!(began.elapsed() >= DEADLINE);
 
     let mut stream = client.connect("/v1/realtime", &[bearer(&key)]).await;
@@ -276,7 +279,8 @@ async fn silent_peers_are_left_at_the_deadline() {
 async fn peers_that_leave_without_a_close_keep_nothing() {
     let (keys, key) = keys().await;
     let closing = patient().with_max_drained(16 * 1024);
-    let layer = RealtimeAuthLayer::new(keys).with_closing(closing);
+    let runtime = CountingRuntime::default();
+    let layer = RealtimeAuthLayer::new_with_runtime(keys, runtime.clone()).with_closing(closing);
     let client = Client::of(layer.clone()).await;
     type Leave = fn(&mut Stream);
     let leaving: [(&str, Leave); 4] = [
@@ -293,7 +297,7 @@ async fn peers_that_leave_without_a_close_keep_nothing() {
         println!("{how}");
         let mut stream = client.connect(BAD_QUERY, &[]).await;
         leave(&mut stream);
-        gone(&layer).await;
+        gone(&runtime, &layer).await;
     }
 
     let other = client.another().await;
@@ -301,7 +305,7 @@ async fn peers_that_leave_without_a_close_keep_nothing() {
     assert_eq!(layer.lingering(), 100);
     // The connection ends, and with it all that it carries.
     drop((streams, other));
-    gone(&layer).await;
+    gone(&runtime, &layer).await;
 
     let mut stream = client.connect("/v1/realtime", &[bearer(&key)]).await;
     assert_eq!(stream.json().await["account"], "acme");
@@ -335,12 +339,12 @@ async fn a_thousand_streams_reset_during_the_lookup() {
                 client.begin(request, false)
             })
             .collect();
-        until(|| lookups.begun.load(Ordering::SeqCst) == batch * AT_ONCE).await;
-        assert_eq!(lookups.dropped.load(Ordering::SeqCst), (batch - 1) * AT_ONCE);
+        lookups.begun.reach(batch * AT_ONCE).await;
+        assert_eq!(lookups.dropped.now(), (batch - 1) * AT_ONCE);
         for (_answer, mut send) in streams {
             send.send_reset(Reason::CANCEL);
         }
-        until(|| lookups.dropped.load(Ordering::SeqCst) == batch * AT_ONCE).await;
+        lookups.dropped.reach(batch * AT_ONCE).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
     assert_eq!(layer.lingering(), 0);
@@ -358,8 +362,29 @@ struct Slow {
 
 #[derive(Default)]
 struct Lookups {
-    begun: AtomicUsize,
-    dropped: AtomicUsize,
+    begun: Count,
+    dropped: Count,
+}
+
+/// A count that can be waited for.
+#[derive(Default)]
+struct Count(watch::Sender<usize>);
+
+impl Count {
+    fn add(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+
+    fn now(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    async fn reach(&self, expected: usize) {
+        let mut counts = self.0.subscribe();
+        let reached = counts.wait_for(|count| *count >= expected);
+        let reached = timeout(SOON, reached).await.expect("in time").expect("a count");
+        assert_eq!(*reached, expected);
+    }
 }
 
 impl KeyStore for Slow {
@@ -367,7 +392,7 @@ impl KeyStore for Slow {
         struct Dropped(Arc<Lookups>);
         impl Drop for Dropped {
             fn drop(&mut self) {
-                self.0.dropped.fetch_add(1, Ordering::SeqCst);
+                self.0.dropped.add();
             }
         }
         match self.keys.store().lookup(digest).try_now() {
@@ -375,7 +400,7 @@ impl KeyStore for Slow {
             Ok(answer) => return Answer::ready(answer),
             Err(pending) => return pending,
         }
-        self.lookups.begun.fetch_add(1, Ordering::SeqCst);
+        self.lookups.begun.add();
         let dropped = Dropped(Arc::clone(&self.lookups));
         Answer::pending(async move {
             let _dropped = dropped;
@@ -385,13 +410,6 @@ impl KeyStore for Slow {
 }
 
 // The server: axum, as it serves by default.
-
-/// Keys in memory, with one secret key for the account `acme`.
-async fn keys() -> (Keys<MemoryStore>, String) {
-    let keys = Keys::new(MemoryStore::new());
-    let key = issue(&keys, NewKey::secret("acme")).await;
-    (keys, key)
-}
 
 async fn issue(keys: &Keys<MemoryStore>, new: NewKey) -> String {
     keys.issue(new).await.expect("a key").key().expose().to_owned()
@@ -446,17 +464,9 @@ fn patient() -> Closing {
 }
 
 /// Waits until no refused handshake waits for its peer.
-async fn gone<S>(layer: &RealtimeAuthLayer<S>) {
-    until(|| layer.lingering() == 0).await;
-}
-
-async fn until(holds: impl Fn() -> bool) {
-    let waiting = async {
-        while !holds() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(SOON, waiting).await.expect("it holds in time");
+async fn gone<S>(runtime: &CountingRuntime, layer: &RealtimeAuthLayer<S>) {
+    runtime.idle().await;
+    assert_eq!(layer.lingering(), 0);
 }
 
 // The client: one connection of many streams.
@@ -645,20 +655,4 @@ impl Stream {
         self.read.extend_from_slice(&read);
         Ok(true)
     }
-}
-
-/// A frame as clients send them.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match u16::try_from(payload.len()).expect("a short payload") {
-        len @ 0..=125 => frame.push(0x80 | u8::try_from(len).expect("at most 125")),
-        len => {
-            frame.push(0x80 | 126);
-            frame.extend(len.to_be_bytes());
-        }
-    }
-    let mask = [0x37, 0xfa, 0x21, 0x3d];
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
