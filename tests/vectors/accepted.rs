@@ -7,11 +7,11 @@ use tower::ServiceExt;
 use tower_realtime_auth::{
     Conflicts,
     CredentialSource::{Header, Query, Subprotocol},
-    http::{HeaderMap, HeaderValue, Request, Version, header},
+    http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header},
 };
 
 use crate::{
-    case::{Case, Named, PATH, Seen, Setup, handshake, lines, plain},
+    case::{Case, HTTP2_ORIGIN, Named, PATH, Seen, Setup, handshake, lines, plain},
     support::{self, Raw},
 };
 
@@ -36,7 +36,31 @@ async fn accept(case: Case<'_>) -> Accepted {
     for secret in SECRETS {
         assert!(!seen.debug.contains(secret), "{secret} in {}", seen.debug);
     }
-    Accepted { seen, headers: response.headers().clone(), lookups: setup.lookups() }
+    let headers = response.headers().clone();
+    if case.inner_status == 101 {
+        same_over_http2(case, &seen, &headers).await;
+    }
+    Accepted { seen, headers, lookups: setup.lookups() }
+}
+
+/// Asserts that the same handshake over HTTP/2 is taken and answered in the same way.
+async fn same_over_http2(case: Case<'_>, over_http1: &Seen, answered: &HeaderMap) {
+    let Some(request) = case.request_over_http2() else { return };
+    let mut setup = Setup::of(case).await;
+    setup.inner.status = StatusCode::OK;
+    setup.inner.upgrade = None;
+    let response = setup.service().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let protocols = |headers| lines(headers, header::SEC_WEBSOCKET_PROTOCOL);
+    assert_eq!(protocols(response.headers()), protocols(answered));
+    assert!(!response.headers().contains_key(header::UPGRADE));
+    let seen = setup.seen().pop().expect("a call");
+    assert_eq!(seen.target, format!("{HTTP2_ORIGIN}{}", over_http1.target));
+    assert_eq!(protocols(&seen.headers), protocols(&over_http1.headers));
+    assert_eq!(seen.principal.source(), over_http1.principal.source());
+    for secret in SECRETS {
+        assert!(!seen.debug.contains(secret), "{secret} in {}", seen.debug);
+    }
 }
 
 #[tokio::test]

@@ -15,12 +15,15 @@ use tower::{Layer, Service};
 use tower_realtime_auth::{
     ApiKey, Closing, Conflicts, Grants, KeyStore, Keys, MemoryStore, NewKey, Principal,
     RealtimeAuth, RealtimeAuthLayer,
-    http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    },
 };
 
 use crate::support::{self, Body, CountingRuntime, StoreFn};
 
 pub(crate) const PATH: &str = "/v1/realtime";
+pub(crate) const HTTP2_ORIGIN: &str = "https://h:1";
 
 /// The keys that the store knows, besides SMALL, which grants the model `small` alone, and one of
 /// 4096 times `k`. It does not know BAD.
@@ -91,6 +94,19 @@ impl<'a> Case<'a> {
             request.headers_mut().append(name, value);
         }
         request
+    }
+
+    /// The same handshake over HTTP/2 (RFC 8441 §5), if it is one.
+    pub(crate) fn request_over_http2(self) -> Option<Request<()>> {
+        let mut request = Some(self.request()).filter(|_| self.is_handshake)?;
+        *request.method_mut() = Method::CONNECT;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = format!("{HTTP2_ORIGIN}{}", self.target).parse().expect("a URI");
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY] {
+            request.headers_mut().remove(name);
+        }
+        Some(request)
     }
 
     /// The request as it comes over a connection.

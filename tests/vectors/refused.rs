@@ -112,6 +112,17 @@ async fn refuse(case: Case<'_>, kind: RejectionKind, by: Option<CredentialSource
     assert_eq!((setup.lookups(), setup.runtime.spawned()), (lookups, 0));
     assert!(setup.seen().is_empty());
 
+    if let Some(request) = case.request_over_http2() {
+        let setup = Setup::of(case).await;
+        let response = setup.service().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), words.status);
+        assert!(!response.headers().contains_key(header::CONNECTION), "not in HTTP/2");
+        let rejection = response.extensions().get::<Rejection>().expect("a rejection");
+        assert_eq!((rejection.kind(), rejection.source()), (kind, by));
+        assert_eq!(setup.lookups(), lookups);
+        assert!(setup.seen().is_empty());
+    }
+
     let setup = Setup::of(case).await;
     let (mut raw, head) = Raw::send(setup.serve().await, &case.wire()).await;
     match door {
