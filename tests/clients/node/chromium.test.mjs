@@ -4,8 +4,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { after, test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { launch } from './browser.mjs';
 import { converse } from './converse.mjs';
 import { assertRefused, mustHoldFor } from './every-client.mjs';
 import { realtime } from './gateway.mjs';
@@ -15,23 +14,9 @@ const site = createServer((_, response) => {
 });
 await once(site.listen(0, '127.0.0.1'), 'listening');
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  // As root there is no sandbox; the rest keeps it from calling home.
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-  ],
-});
-after(async () => {
-  await browser.close();
-  site.close();
-});
+after(() => site.close());
+
+const browser = await launch();
 const page = await browser.newPage();
 await page.goto(`http://127.0.0.1:${site.address().port}/`);
 

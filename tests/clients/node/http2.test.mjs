@@ -2,56 +2,22 @@
 // asserted is what the page saw; what Chromium itself logs proves the version.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
-import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { launch } from './browser.mjs';
 import { converse } from './converse.mjs';
 import { assertAccepted, assertRefused } from './every-client.mjs';
-import { key } from './gateway.mjs';
+import { key, start } from './start.mjs';
 
 const REPEATS = 20;
-const DEADLINE = 10_000;
 // The answer to a completed handshake: over HTTP/1.1 it would be 101.
 const OK = 200;
 
-const binary = process.env.GATEWAY
-  ?? fileURLToPath(new URL('../../../target/debug/examples/gateway', import.meta.url));
-const gateway = spawn(binary, ['--tls', '--listen', '127.0.0.1:0', '--key', key], {
-  env: { RUST_LOG: 'error', ...process.env },
-  stdio: ['ignore', 'pipe', 'inherit'],
-});
-process.once('exit', () => gateway.kill('SIGKILL'));
-const ended = once(gateway, 'exit');
-const [line] = await once(createInterface(gateway.stdout), 'line', {
-  signal: AbortSignal.timeout(DEADLINE),
-});
-const [, host] = line.match(/^listening on https:\/\/(\S+)$/) ?? assert.fail(line);
-const realtime = `wss://${host}/v1/realtime`;
+const { origin, stop } = await start('--tls');
+const realtime = `${origin.replace('http', 'ws')}/v1/realtime`;
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    // Nobody else has signed the gateway's certificate.
-    '--ignore-certificate-errors',
-  ],
-});
-after(async () => {
-  await browser.close();
-  gateway.kill('SIGTERM');
-  await ended;
-});
+// Nobody else has signed the gateway's certificate.
+const browser = await launch('--ignore-certificate-errors');
 const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
 const network = await page.context().newCDPSession(page);
 await network.send('Network.enable');
@@ -62,7 +28,7 @@ network.on('Network.webSocketHandshakeResponseReceived', ({ response }) => {
 
 // The gateway's refusal of a page without a key is a page too: any will do, as long as it is from
 // there. Chromium opens WebSockets over HTTP/2 where it has such a connection already.
-await page.goto(`https://${host}/`);
+await page.goto(origin);
 const version = await page.evaluate(
   () => performance.getEntriesByType('navigation')[0].nextHopProtocol,
 );
@@ -136,14 +102,11 @@ test('Chromium over HTTP/2, when the gateway stops: 1001, and it ends in time', 
   const { protocols } = places["OpenAI's subprotocols"](await mint());
   const visiting = visit(protocols, '', { until: 'never' });
   await new Promise((begun) => network.once('Network.webSocketFrameReceived', begun));
-  gateway.kill('SIGTERM');
+  const stopped = stop();
   const { code, reason, wasClean } = await visiting;
   assert.deepEqual(
     { code, reason, wasClean },
     { code: 1001, reason: 'the server is stopping', wasClean: true },
   );
-  const impatience = setTimeout(() => gateway.kill('SIGKILL'), 5_000);
-  const [status] = await ended;
-  clearTimeout(impatience);
-  assert.equal(status, 0);
+  assert.equal(await stopped, 0);
 });
