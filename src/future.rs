@@ -133,10 +133,10 @@ where
                     let Some(waiting) = parked else { return Poll::Pending };
                     let decided = ready!(waiting.poll(cx));
                     let Some(waiting) = parked.take() else { return Poll::Pending };
-                    let Parked { mut inner, auth, request, inquiry, .. } = *waiting;
+                    let Parked { mut inner, auth, mut request, inquiry, .. } = *waiting;
                     let next = match decided {
                         Ok(accepted) => {
-                            let (request, completion) = auth.admit(request, accepted, &inquiry);
+                            let completion = auth.admit(&mut request, accepted, &inquiry);
                             State::Inner { future: inner.call(request), completion }
                         }
                         Err(rejection) => {

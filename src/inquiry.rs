@@ -17,7 +17,6 @@ use crate::{
     decision::{Asked, Good, decide},
     event,
     handshake::Handshake,
-    key::Digests,
     profile::Profile,
     service::{Auth, Refused},
 };
@@ -27,6 +26,7 @@ pub(crate) struct Inquiry {
     pub(crate) handshake: Handshake,
     pub(crate) profile: Arc<Profile>,
     candidates: Candidates,
+    /// How many of them were passed over.
     next: usize,
     step: Step,
     /// What is answered if no candidate is good: the first one's refusal.
@@ -35,12 +35,12 @@ pub(crate) struct Inquiry {
     pub(crate) began: Option<UnixMillis>,
 }
 
-/// What the store was last asked.
+/// What the store was last asked about the candidate.
 enum Step {
-    /// Nothing: the next candidate is to be looked at.
+    /// Nothing yet.
     Next,
-    LookingUp(Candidate, Digests, Lookup),
-    Redeeming(CredentialSource, Good, Redeemed),
+    LookingUp(Lookup),
+    Redeeming(Good, Redeemed),
 }
 
 /// A request that is let through: who is calling, and the use that this takes of the key.
@@ -65,8 +65,8 @@ impl Inquiry {
     }
 
     /// Where the request may hold credentials, those that do not decide included.
-    pub(crate) const fn to_strip(&self) -> Places {
-        self.candidates.to_strip
+    pub(crate) const fn to_strip(&self) -> &Places {
+        &self.candidates.to_strip
     }
 
     /// Goes on as far as the store's answers reach. Without a context, only as far as they are
@@ -79,67 +79,65 @@ impl Inquiry {
     ) -> Poll<Result<Accepted, Rejection>> {
         let store = auth.keys.store();
         loop {
+            let Some(Candidate { source, digests }) = self.candidates.get(self.next) else {
+                let missing = Rejection::new(RejectionKind::Missing, None);
+                return Poll::Ready(Err(self.refusal.unwrap_or(missing)));
+            };
+            let source = *source;
+            let digests = match digests {
+                Ok(digests) => digests,
+                Err(kind) => {
+                    let kind = *kind;
+                    self.pass_over(source, kind);
+                    continue;
+                }
+            };
             match mem::replace(&mut self.step, Step::Next) {
                 Step::Next => {
-                    let Some(candidate) = self.candidates.get(self.next) else {
-                        let missing = Rejection::new(RejectionKind::Missing, None);
-                        return Poll::Ready(Err(self.refusal.unwrap_or(missing)));
-                    };
-                    let digests = match candidate.digests {
-                        Ok(digests) => digests,
-                        Err(kind) => {
-                            self.pass_over(candidate.source, kind);
-                            continue;
-                        }
-                    };
                     let lookup = ask(|| match &digests.previous {
                         None => store.lookup(&digests.current),
                         Some(previous) => store.lookup_either(&digests.current, previous),
                     });
-                    self.step = Step::LookingUp(candidate, digests, lookup);
+                    self.step = Step::LookingUp(lookup);
                 }
-                Step::LookingUp(candidate, digests, lookup) => {
+                Step::LookingUp(lookup) => {
                     let record = match settle(lookup, cx.as_deref_mut()) {
                         Ok(Ok(record)) => record,
-                        Ok(Err(error)) => {
-                            return Poll::Ready(Err(failed(candidate.source, &error)));
-                        }
+                        Ok(Err(error)) => return Poll::Ready(Err(failed(source, &error))),
                         Err(lookup) => {
-                            self.step = Step::LookingUp(candidate, digests, lookup);
+                            self.step = Step::LookingUp(lookup);
                             return Poll::Pending;
                         }
                     };
                     let asked = Asked::by(request, self.handshake);
                     let now = auth.keys.now();
-                    match decide(&digests, record, now, auth.config.environment, asked) {
-                        Err(kind) => self.pass_over(candidate.source, kind),
+                    match decide(digests, record, now, auth.config.environment, asked) {
+                        Err(kind) => self.pass_over(source, kind),
                         Ok(good) => {
                             let limited = good.record.grants().uses().is_some();
                             if limited && self.handshake.is_websocket() {
                                 let redeemed = ask(|| store.redeem(&good.record));
-                                self.step = Step::Redeeming(candidate.source, good, redeemed);
+                                self.step = Step::Redeeming(good, redeemed);
                             } else {
-                                let principal = Principal::of(good, candidate.source, now);
+                                let principal = Principal::of(good, source, now);
                                 return Poll::Ready(Ok(Accepted { principal, reserved: None }));
                             }
                         }
                     }
                 }
-                Step::Redeeming(source, good, redeemed) => {
-                    match settle(redeemed, cx.as_deref_mut()) {
-                        Ok(Ok(Some(reserved))) => {
-                            let principal = Principal::of(good, source, auth.keys.now());
-                            let reserved = Some(reserved);
-                            return Poll::Ready(Ok(Accepted { principal, reserved }));
-                        }
-                        Ok(Ok(None)) => self.pass_over(source, RejectionKind::Spent),
-                        Ok(Err(error)) => return Poll::Ready(Err(failed(source, &error))),
-                        Err(redeemed) => {
-                            self.step = Step::Redeeming(source, good, redeemed);
-                            return Poll::Pending;
-                        }
+                Step::Redeeming(good, redeemed) => match settle(redeemed, cx.as_deref_mut()) {
+                    Ok(Ok(Some(reserved))) => {
+                        let principal = Principal::of(good, source, auth.keys.now());
+                        let reserved = Some(reserved);
+                        return Poll::Ready(Ok(Accepted { principal, reserved }));
                     }
-                }
+                    Ok(Ok(None)) => self.pass_over(source, RejectionKind::Spent),
+                    Ok(Err(error)) => return Poll::Ready(Err(failed(source, &error))),
+                    Err(redeemed) => {
+                        self.step = Step::Redeeming(good, redeemed);
+                        return Poll::Pending;
+                    }
+                },
             }
         }
     }
@@ -157,11 +155,7 @@ impl Inquiry {
 
     /// The refusal of a request whose answer has not come in time.
     pub(crate) fn overdue(&self) -> Rejection {
-        let source = match &self.step {
-            Step::Next => None,
-            Step::LookingUp(candidate, ..) => Some(candidate.source),
-            Step::Redeeming(source, ..) => Some(*source),
-        };
+        let source = self.candidates.get(self.next).map(|candidate| candidate.source);
         event::store_failed(&StoreError::new("no answer within the lookup deadline"));
         Rejection::new(RejectionKind::StoreUnavailable, source)
     }

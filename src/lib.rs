@@ -26,6 +26,7 @@ mod handshake;
 mod inquiry;
 mod key;
 mod layer;
+mod look;
 #[cfg(feature = "mint")]
 mod mint;
 mod policy;

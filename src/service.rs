@@ -6,18 +6,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use tower_service::Service;
 
 use crate::{
     CredentialSource, KeyStore, Keys, MakeBody, Policy, Principal, Rejection, RejectionKind,
     ResponseFuture, UnixMillis,
-    credential::{Candidates, Places, Unusable, consumed_entry, strip},
+    credential::{Candidates, Places, Unusable, strip},
     event,
     future::{Completion, Parked},
-    handshake::{Handshake, Selection, select},
+    handshake::Handshake,
     inquiry::{Accepted, Inquiry},
     layer::Config,
+    look::Look,
     profile::Profile,
     rejection,
 };
@@ -56,11 +57,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let mut inquiry = match self.auth.examine(&request) {
             Ok(inquiry) => inquiry,
             Err(Settled::Pass(profile, handshake)) => {
-                let (request, completion) = self.auth.pass(request, &profile, handshake);
+                let completion = pass(&mut request, &profile, handshake);
                 return ResponseFuture::inner(self.inner.call(request), completion);
             }
             Err(Settled::Refuse(refused)) => {
@@ -70,7 +71,7 @@ where
         // Most answers are there at once; only a pending one needs the request to be parked.
         match inquiry.poll(&self.auth, &request, None) {
             Poll::Ready(Ok(accepted)) => {
-                let (request, completion) = self.auth.admit(request, accepted, &inquiry);
+                let completion = self.auth.admit(&mut request, accepted, &inquiry);
                 ResponseFuture::inner(self.inner.call(request), completion)
             }
             Poll::Ready(Err(rejection)) => {
@@ -114,7 +115,8 @@ impl<S: KeyStore, M> Auth<S, M> {
             Policy::ProtectedBy(profile) => Arc::clone(profile),
             Policy::Public | Policy::Optional | Policy::Protected => Arc::clone(profile),
         };
-        let handshake = Handshake::of(request);
+        let look = Look::at(request, &profile);
+        let handshake = look.handshake;
         if matches!(policy, Policy::Public) {
             return Err(Settled::Pass(profile, handshake));
         }
@@ -129,7 +131,7 @@ impl<S: KeyStore, M> Auth<S, M> {
                 began,
             }))
         };
-        match Candidates::of(request, handshake, &profile, *conflicts, &self.keys) {
+        match Candidates::of(request, look, &profile, *conflicts, &self.keys) {
             Ok(candidates) => Ok(Inquiry::new(handshake, profile, candidates, began)),
             Err(Unusable { kind: RejectionKind::Missing, .. })
                 if matches!(policy, Policy::Optional) =>
@@ -144,47 +146,20 @@ impl<S: KeyStore, M> Auth<S, M> {
         }
     }
 
-    /// Prepares a request that needs no key for the inner service.
-    fn pass<B>(
-        &self,
-        mut request: Request<B>,
-        profile: &Profile,
-        handshake: Handshake,
-    ) -> (Request<B>, Option<Completion>) {
-        request.extensions_mut().remove::<Principal>();
-        let selection = selection(&request, profile, handshake, None);
-        let (mut parts, body) = request.into_parts();
-        strip(&mut parts, profile, Places::ALL, false);
-        let protocol = match selection {
-            Selection::Protocol(protocol) => Some(protocol),
-            Selection::Credential | Selection::Nothing => None,
-        };
-        let completion = Completion::new(handshake, protocol, None);
-        (Request::from_parts(parts, body), completion)
-    }
-
     /// Prepares an accepted request for the inner service: principal in, credentials out.
     pub(crate) fn admit<B>(
         &self,
-        request: Request<B>,
+        request: &mut Request<B>,
         accepted: Accepted,
         inquiry: &Inquiry,
-    ) -> (Request<B>, Option<Completion>) {
+    ) -> Option<Completion> {
         let Accepted { principal, reserved } = accepted;
         event::accepted(&principal, inquiry, &self.config, || self.keys.now());
         let Inquiry { profile, handshake, .. } = inquiry;
-        let selection = selection(&request, profile, *handshake, Some(principal.source()));
-        let (mut parts, body) = request.into_parts();
-        let keep_entry = matches!(selection, Selection::Credential);
-        let consumed = strip(&mut parts, profile, inquiry.to_strip(), keep_entry);
-        let (shown, answered) = match selection {
-            Selection::Protocol(protocol) => (Some(protocol.clone()), Some(protocol)),
-            Selection::Credential => (None, consumed),
-            Selection::Nothing => (None, None),
-        };
-        parts.extensions.insert(principal.with_protocol(shown));
-        let completion = Completion::new(*handshake, answered, reserved);
-        (Request::from_parts(parts, body), completion)
+        let source = Some(principal.source());
+        let (protocol, entry) = clear(request, profile, *handshake, inquiry.to_strip(), source);
+        request.extensions_mut().insert(principal.with_protocol(protocol.clone()));
+        Completion::new(*handshake, protocol.or(entry), reserved)
     }
 
     /// Answers a refused request, by the door that its client can see through.
@@ -204,19 +179,33 @@ impl<S: KeyStore, M> Auth<S, M> {
     }
 }
 
-/// The subprotocol to answer, where `source` is where the accepted credential stood.
-fn selection<B>(
-    request: &Request<B>,
+/// Prepares a request that needs no key for the inner service.
+fn pass<B>(
+    request: &mut Request<B>,
     profile: &Profile,
     handshake: Handshake,
+) -> Option<Completion> {
+    request.extensions_mut().remove::<Principal>();
+    let (protocol, _) = clear(request, profile, handshake, &Places::ALL, None);
+    Completion::new(handshake, protocol, None)
+}
+
+/// Takes the credentials out of a request whose accepted one stood at `source`. Answers what the
+/// handshake may be answered with: a subprotocol that the service speaks and the client offered,
+/// or else the entry that carried the credential, because browsers insist on an answer (xAI's
+/// clients offer only this).
+fn clear<B>(
+    request: &mut Request<B>,
+    profile: &Profile,
+    handshake: Handshake,
+    places: &Places,
     source: Option<CredentialSource>,
-) -> Selection {
-    if !handshake.is_websocket() {
-        return Selection::Nothing;
-    }
-    select(request.headers(), profile, || {
-        source.and_then(|source| consumed_entry(request, source, profile))
-    })
+) -> (Option<HeaderValue>, Option<HeaderValue>) {
+    let offered = places.offered(request.headers(), profile);
+    let protocol = offered.protocol(profile).filter(|_| handshake.is_websocket()).cloned();
+    let echo = protocol.is_none() && source == Some(CredentialSource::Subprotocol);
+    let entry = strip(request, profile, places, offered, echo);
+    (protocol, entry)
 }
 
 impl<I: Clone, S, M: Clone> Clone for RealtimeAuth<I, S, M> {

@@ -1,25 +1,33 @@
 //! A credential in a header: `Authorization: Bearer KEY`, `X-API-Key: KEY` and the like.
 
+use std::mem;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Found, Text};
 use crate::profile::{Claimed, Profile};
 
-/// Looks at all lines of all headers of the profile; a line of another scheme is not ours. Answers
-/// also how many lines are of a form for credentials, whatever is in them.
-pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> (Found<'a>, usize) {
-    let (mut found, mut lines) = (Found::Nothing, 0);
-    for form in profile.headers() {
-        for value in headers.get_all(form.name()) {
-            let Some(claimed) = form.credential_in(value) else { continue };
-            lines += 1;
-            found = match claimed {
-                Claimed::Text(text) => found.and(Text::Borrowed(text)),
+/// What the headers of the profile hold, gathered while somebody goes through all lines.
+#[derive(Default)]
+pub(crate) struct InHeader<'a> {
+    pub(super) found: Found<'a>,
+    /// How many lines are of a form for credentials, whatever is in them.
+    pub(super) lines: usize,
+}
+
+impl<'a> InHeader<'a> {
+    /// Looks at one more line. One of another scheme is not ours.
+    #[inline]
+    pub(crate) fn take(&mut self, name: &HeaderName, line: &'a HeaderValue, profile: &Profile) {
+        for form in profile.headers().iter().filter(|form| form.name() == name) {
+            let Some(claimed) = form.credential_in(line) else { continue };
+            self.lines += 1;
+            self.found = match claimed {
+                Claimed::Text(text) => mem::take(&mut self.found).and(Text::Borrowed(text)),
                 Claimed::Malformed => Found::Malformed,
             };
         }
     }
-    (found, lines)
 }
 
 /// Removes the lines that are of a form for credentials and leaves those of other schemes. Ends

@@ -13,14 +13,18 @@ mod subprotocol;
 
 use std::fmt;
 
-use http::{HeaderValue, Request, request::Parts};
+use http::{HeaderMap, HeaderValue, Request};
 use zeroize::Zeroizing;
 
-pub(crate) use self::query::{Named, find_parameter};
+pub(crate) use self::{
+    header::InHeader,
+    query::{Named, find_parameter},
+};
 use crate::{
     KeyStore, Keys, MAX_CREDENTIAL_LEN, RejectionKind,
-    handshake::Handshake,
+    handshake::Offered,
     key::{Digests, is_key_byte},
+    look::Look,
     profile::Profile,
 };
 
@@ -70,7 +74,9 @@ pub enum Conflicts {
 }
 
 /// What a place holds.
+#[derive(Default)]
 enum Found<'a> {
+    #[default]
     Nothing,
     /// A form for a credential without one in it.
     Empty,
@@ -148,12 +154,18 @@ pub(crate) struct Places {
     /// How many lines.
     header: usize,
     query: bool,
-    subprotocol: bool,
+    /// `None`: nobody has looked there.
+    offers: Option<Offered>,
 }
 
 impl Places {
     /// For a request at which nobody has looked.
-    pub(crate) const ALL: Self = Self { header: usize::MAX, query: true, subprotocol: true };
+    pub(crate) const ALL: Self = Self { header: usize::MAX, query: true, offers: None };
+
+    /// What is offered in `headers`.
+    pub(crate) fn offered(&self, headers: &HeaderMap, profile: &Profile) -> Offered {
+        self.offers.unwrap_or_else(|| Offered::in_headers(headers, profile))
+    }
 }
 
 /// The credentials of a request that may decide, in the order in which they are tried.
@@ -170,25 +182,25 @@ impl Candidates {
     /// Finds the credentials of `request` and hashes those that may decide.
     pub(crate) fn of<B, S: KeyStore>(
         request: &Request<B>,
-        handshake: Handshake,
+        look: Look<'_>,
         profile: &Profile,
         conflicts: Conflicts,
         keys: &Keys<S>,
     ) -> Result<Self, Unusable> {
         use CredentialSource::{Header, Query, Subprotocol};
 
-        let headers = request.headers();
-        let in_offers = if handshake.is_websocket() {
-            subprotocol::find(headers, profile)
+        let Look { handshake, has_offers, in_header } = look;
+        let (in_offers, offers) = if !has_offers {
+            (Found::Nothing, Some(Offered::default()))
+        } else if handshake.is_websocket() {
+            subprotocol::find(request.headers(), profile)
         } else {
-            Found::Nothing
+            (Found::Nothing, None)
         };
-        let (in_header, header_lines) = header::find(headers, profile);
-        let places = [
-            (Header, in_header),
-            (Query, query::find(request.uri(), profile)),
-            (Subprotocol, in_offers),
-        ];
+        let in_query = query::find(request.uri(), profile);
+        let to_strip =
+            Places { header: in_header.lines, query: !matches!(in_query, Found::Nothing), offers };
+        let places = [(Header, in_header.found), (Query, in_query), (Subprotocol, in_offers)];
         let presented = places.iter().filter(|(_, found)| found.is_presented());
         let presented = presented.count().try_into().unwrap_or(u8::MAX);
         let unusable = |kind, source| Unusable { kind, source, presented };
@@ -197,13 +209,6 @@ impl Candidates {
         {
             return Err(unusable(RejectionKind::Conflict, Some(source)));
         }
-        let [_, (_, in_query), (_, in_offers)] = &places;
-        let to_strip = Places {
-            header: header_lines,
-            query: !matches!(in_query, Found::Nothing),
-            // Without a handshake, nobody has looked there.
-            subprotocol: !handshake.is_websocket() || !matches!(in_offers, Found::Nothing),
-        };
         let mut candidates = Self { places: [None; 3], presented, to_strip };
         for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
             let digests = match found {
@@ -223,8 +228,8 @@ impl Candidates {
     }
 
     /// The candidate that is tried after `passed_over` others.
-    pub(crate) fn get(&self, passed_over: usize) -> Option<Candidate> {
-        self.places.iter().flatten().nth(passed_over).copied()
+    pub(crate) fn get(&self, passed_over: usize) -> Option<&Candidate> {
+        self.places.iter().flatten().nth(passed_over)
     }
 }
 
@@ -239,32 +244,19 @@ fn first_of_differing(places: &[(CredentialSource, Found<'_>)]) -> Option<Creden
     texts.any(|(_, text)| text != first).then_some(*source)
 }
 
-/// The subprotocol entry that carried the accepted credential.
-pub(crate) fn consumed_entry<'a, B>(
-    request: &'a Request<B>,
-    source: CredentialSource,
-    profile: &Profile,
-) -> Option<&'a [u8]> {
-    (source == CredentialSource::Subprotocol)
-        .then(|| subprotocol::entry(request.headers(), profile))
-        .flatten()
-}
-
 /// Takes every credential out of the request: of all places, good or not.
 ///
-/// With `keep_entry`, answers the subprotocol entry that carried the credential.
-pub(crate) fn strip(
-    parts: &mut Parts,
+/// With `echo`, answers the subprotocol entry that carried the credential, if it may be answered.
+pub(crate) fn strip<B>(
+    request: &mut Request<B>,
     profile: &Profile,
-    places: Places,
-    keep_entry: bool,
+    places: &Places,
+    offered: Offered,
+    echo: bool,
 ) -> Option<HeaderValue> {
-    header::strip(&mut parts.headers, profile, places.header);
+    header::strip(request.headers_mut(), profile, places.header);
     if places.query {
-        query::strip(&mut parts.uri, profile);
+        query::strip(request.uri_mut(), profile);
     }
-    places
-        .subprotocol
-        .then(|| subprotocol::strip(&mut parts.headers, profile, keep_entry))
-        .flatten()
+    subprotocol::strip(request.headers_mut(), profile, offered, echo)
 }

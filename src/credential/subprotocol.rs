@@ -8,27 +8,31 @@ use zeroize::Zeroizing;
 use super::{Found, Text, is_no_key};
 use crate::{
     MAX_CREDENTIAL_LEN,
-    handshake::{Amount, Key, Kind, Offer, amount_of_offers, offers},
+    handshake::{Key, Kind, Offer, Offered, is_token, is_too_much, offers},
     profile::Profile,
 };
 
 const SEPARATOR: &[u8] = b", ";
 
-/// Looks at the entries of all lines. The caller has made sure that this is a handshake.
-pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> Found<'a> {
-    match amount_of_offers(headers) {
-        Amount::Nothing => return Found::Nothing,
-        Amount::WithinBounds => {}
-        Amount::TooMuch => return Found::Malformed,
+/// Looks at the entries of all lines. The caller has made sure that this is a handshake. Answers
+/// also what is offered, unless it is more than is looked at.
+pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> (Found<'a>, Option<Offered>) {
+    if is_too_much(headers) {
+        return (Found::Malformed, None);
     }
-    offers(headers, profile).fold(Found::Nothing, |found, offer| match offer.kind {
-        Kind::Credential(Key::Plain(text)) => found.and(Text::Borrowed(text)),
-        Kind::Credential(Key::Base64Url(text)) => match decode(text) {
-            Some(text) => found.and(Text::Decoded(text)),
-            None => Found::Malformed,
-        },
-        Kind::Other => found,
-    })
+    let (mut found, mut offered) = (Found::Nothing, Offered::default());
+    for offer in offers(headers, profile) {
+        offered.take(&offer, profile);
+        found = match offer.kind {
+            Kind::Credential(Key::Plain(text)) => found.and(Text::Borrowed(text)),
+            Kind::Credential(Key::Base64Url(text)) => match decode(text) {
+                Some(text) => found.and(Text::Decoded(text)),
+                None => Found::Malformed,
+            },
+            Kind::Other => found,
+        };
+    }
+    (found, Some(offered))
 }
 
 fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -41,11 +45,6 @@ fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(decoded)
 }
 
-/// The entry that carries the credential.
-pub(super) fn entry<'a>(headers: &'a HeaderMap, profile: &Profile) -> Option<&'a [u8]> {
-    offers(headers, profile).find(carries_key).map(|offer| offer.entry)
-}
-
 fn carries_key(offer: &Offer<'_>) -> bool {
     match offer.kind {
         Kind::Credential(Key::Plain(text)) => !is_no_key(text),
@@ -56,71 +55,48 @@ fn carries_key(offer: &Offer<'_>) -> bool {
 
 /// Removes the credentials and joins the other entries on one line.
 ///
-/// With `keep_entry`, answers the entry that carried the credential, to be echoed. If it is all
+/// With `echo`, answers the entry that carried the credential, if it may be answered. If it is all
 /// that was offered, the header's value itself is that entry and nothing is copied.
 pub(super) fn strip(
     headers: &mut HeaderMap,
     profile: &Profile,
-    keep_entry: bool,
+    offered: Offered,
+    echo: bool,
 ) -> Option<HeaderValue> {
-    let (mut is_offered, mut carrier, mut others) = (false, None, Others::default());
-    for offer in offers(headers, profile) {
-        if offer.is_credential() {
-            is_offered = true;
-            carrier = carrier.or_else(|| carries_key(&offer).then_some(offer.entry));
-        } else {
-            others.add(offer.entry);
-        }
-    }
-    if !is_offered {
+    if offered.credentials == 0 {
         return None;
     }
-    let kept = others.join(headers, profile);
-    let carrier = carrier.filter(|_| keep_entry);
+    let carrier = echo.then(|| offers(headers, profile).find(carries_key)).flatten();
+    let carrier = carrier.map(|offer| offer.entry).filter(|entry| is_token(entry));
     let line = headers.get(SEC_WEBSOCKET_PROTOCOL);
     let is_all = carrier.is_some_and(|entry| line.is_some_and(|line| line.as_bytes() == entry));
     let copy = carrier.filter(|_| !is_all).and_then(|entry| HeaderValue::from_bytes(entry).ok());
-    let line = headers.remove(SEC_WEBSOCKET_PROTOCOL);
-    if let Some(kept) = kept {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
-    }
+    let line = match others(headers, profile, offered) {
+        Some(others) => headers.insert(SEC_WEBSOCKET_PROTOCOL, others),
+        None => headers.remove(SEC_WEBSOCKET_PROTOCOL),
+    };
     let mut consumed = if is_all { line } else { copy }?;
     consumed.set_sensitive(true);
     Some(consumed)
 }
 
-/// The entries that are no credentials.
-#[derive(Default)]
-struct Others<'a> {
-    first: Option<&'a [u8]>,
-    /// The length of all on one line, the first comma included.
-    len: usize,
-}
-
-impl<'a> Others<'a> {
-    fn add(&mut self, entry: &'a [u8]) {
-        self.first.get_or_insert(entry);
-        self.len += SEPARATOR.len() + entry.len();
+/// One line of the entries that are no credentials.
+fn others(headers: &HeaderMap, profile: &Profile, offered: Offered) -> Option<HeaderValue> {
+    match (offered.others, offered.protocol(profile)) {
+        (0, _) => return None,
+        // What most clients leave costs nothing to make.
+        (1, Some(protocol)) => return Some(protocol.clone()),
+        _ => {}
     }
-
-    /// One line of all. The one that most clients leave costs nothing to make.
-    fn join(&self, headers: &HeaderMap, profile: &Profile) -> Option<HeaderValue> {
-        let len = self.len.saturating_sub(SEPARATOR.len());
-        let first = self.first?;
-        if first.len() == len {
-            let known = profile.protocols().iter().find(|protocol| protocol.as_bytes() == first);
-            if let Some(known) = known {
-                return Some(known.clone());
-            }
+    let others = || offers(headers, profile).filter(|offer| !offer.is_credential());
+    // The exact length: what is too large is allocated a second time when it is shared.
+    let len: usize = others().map(|offer| SEPARATOR.len() + offer.entry.len()).sum();
+    let mut line = BytesMut::with_capacity(len.saturating_sub(SEPARATOR.len()));
+    for offer in others() {
+        if !line.is_empty() {
+            line.put_slice(SEPARATOR);
         }
-        // The exact length: what is too large is allocated a second time when it is shared.
-        let mut line = BytesMut::with_capacity(len);
-        for offer in offers(headers, profile).filter(|offer| !offer.is_credential()) {
-            if !line.is_empty() {
-                line.put_slice(SEPARATOR);
-            }
-            line.put_slice(offer.entry);
-        }
-        HeaderValue::from_maybe_shared(line.freeze()).ok()
+        line.put_slice(offer.entry);
     }
+    HeaderValue::from_maybe_shared(line.freeze()).ok()
 }

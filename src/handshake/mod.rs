@@ -3,15 +3,63 @@
 mod offers;
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{
+        CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
 };
 
 #[cfg(feature = "close")]
 pub(crate) use self::offers::select_to_refuse;
-pub(crate) use self::offers::{
-    Amount, Key, Kind, Offer, Selection, amount_of_offers, offers, select,
-};
+pub(crate) use self::offers::{Key, Kind, Offer, Offered, is_too_much, offers};
+
+/// The header lines by which a handshake is known, gathered while somebody goes through all.
+#[derive(Default)]
+pub(crate) struct Lines<'a> {
+    /// Whether a `Connection` has the element `upgrade`.
+    connection_upgrades: bool,
+    /// Whether an `Upgrade` has the element `websocket`, if there is any `Upgrade`.
+    upgrades_to_websocket: Option<bool>,
+    version: Once<'a>,
+    nonce: Once<'a>,
+    /// Whether subprotocols are offered.
+    pub(crate) has_offers: bool,
+}
+
+impl<'a> Lines<'a> {
+    #[inline]
+    pub(crate) fn take(&mut self, name: &HeaderName, line: &'a HeaderValue) {
+        match *name {
+            CONNECTION => self.connection_upgrades |= has_element(line, b"upgrade"),
+            UPGRADE => {
+                *self.upgrades_to_websocket.get_or_insert(false) |= has_element(line, b"websocket");
+            }
+            SEC_WEBSOCKET_VERSION => self.version.take(line),
+            SEC_WEBSOCKET_KEY => self.nonce.take(line),
+            SEC_WEBSOCKET_PROTOCOL => self.has_offers = true,
+            _ => {}
+        }
+    }
+}
+
+/// A line that counts only if there is no second one.
+#[derive(Default)]
+struct Once<'a> {
+    first: Option<&'a [u8]>,
+    is_repeated: bool,
+}
+
+impl<'a> Once<'a> {
+    fn take(&mut self, line: &'a HeaderValue) {
+        self.is_repeated = self.first.is_some();
+        self.first = Some(line.as_bytes());
+    }
+
+    fn is(&self, good: impl FnOnce(&[u8]) -> bool) -> bool {
+        !self.is_repeated && self.first.is_some_and(good)
+    }
+}
 
 /// What a request asks of the connection that it came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,28 +76,23 @@ pub(crate) enum Handshake {
 }
 
 impl Handshake {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
+    /// What `request` asks for, whose headers are `lines`.
+    pub(crate) fn of<B>(request: &Request<B>, lines: &Lines<'_>) -> Self {
         if request.method() == Method::CONNECT {
             // A CONNECT without `:protocol` names an authority and has no path.
             let extended = request.version() == Version::HTTP_2 && !request.uri().path().is_empty();
             #[cfg(feature = "http2")]
             let extended = extended && names_websocket(request);
-            return if extended && version_is_13(headers) {
-                Self::Http2
-            } else {
-                Self::Unrecognised
-            };
+            let proper = extended && lines.version.is(is_13);
+            return if proper { Self::Http2 } else { Self::Unrecognised };
         }
-        if !headers.contains_key(UPGRADE) {
-            return Self::None;
-        }
-        let proper = request.method() == Method::GET
+        let Some(to_websocket) = lines.upgrades_to_websocket else { return Self::None };
+        let proper = to_websocket
+            && request.method() == Method::GET
             && request.version() == Version::HTTP_11
-            && has_element(headers, &CONNECTION, b"upgrade")
-            && has_element(headers, &UPGRADE, b"websocket")
-            && version_is_13(headers)
-            && has_nonce(headers);
+            && lines.connection_upgrades
+            && lines.version.is(is_13)
+            && lines.nonce.is(is_nonce);
         if proper { Self::Http1 } else { Self::Unrecognised }
     }
 
@@ -62,7 +105,11 @@ impl Handshake {
         match self {
             Self::Http1 => {
                 response.status() == StatusCode::SWITCHING_PROTOCOLS
-                    && has_element(response.headers(), &UPGRADE, b"websocket")
+                    && response
+                        .headers()
+                        .get_all(UPGRADE)
+                        .iter()
+                        .any(|line| has_element(line, b"websocket"))
             }
             Self::Http2 => response.status().is_success(),
             Self::None | Self::Unrecognised => false,
@@ -77,37 +124,31 @@ fn names_websocket<B>(request: &Request<B>) -> bool {
     protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
-/// Whether a comma-separated header holds `element`, whatever the case (RFC 9110 §5.6.1).
-fn has_element(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
-    headers.get_all(name).iter().map(HeaderValue::as_bytes).any(|value| {
-        // Most clients send nothing else.
-        value.eq_ignore_ascii_case(element)
-            || value
-                .split(|byte| *byte == b',')
-                .any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(element))
-    })
+/// Whether a line of a comma-separated header holds `element`, whatever the case (RFC 9110 §5.6.1).
+fn has_element(line: &HeaderValue, element: &[u8]) -> bool {
+    let line = line.as_bytes();
+    // Most clients send nothing else.
+    line.eq_ignore_ascii_case(element)
+        || line
+            .split(|byte| *byte == b',')
+            .any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(element))
 }
 
-fn version_is_13(headers: &HeaderMap) -> bool {
-    only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version.as_bytes() == b"13")
+fn is_13(version: &[u8]) -> bool {
+    version == b"13"
 }
 
-/// Whether there is one `Sec-WebSocket-Key` of 16 bytes in base64 (RFC 6455 §4.2.1).
-fn has_nonce(headers: &HeaderMap) -> bool {
+/// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 §4.2.1).
+fn is_nonce(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    // The 22nd digit has two bits of the nonce; its other four are zero (RFC 4648 §3.5).
-    only(headers, &SEC_WEBSOCKET_KEY).is_some_and(|key| match key.as_bytes() {
-        [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] => {
-            digits.len() == 21 && digits.iter().fold(true, |legal, digit| legal & is_digit(digit))
+    // The 22nd digit has two bits of the nonce; its other four are zero (RFC 4648 §3.5). Without
+    // an early end, many digits are looked at in one step.
+    match key.split_first_chunk::<21>() {
+        Some((digits, [b'A' | b'Q' | b'g' | b'w', b'=', b'='])) => {
+            digits.iter().fold(true, |legal, digit| legal & is_digit(digit))
         }
         _ => false,
-    })
-}
-
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then_some(first)
+    }
 }
 
 /// Whether `text` is a `token` (RFC 9110 §5.6.2), as a subprotocol must be.

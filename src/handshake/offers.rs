@@ -79,59 +79,47 @@ fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|entry| !entry.is_empty())
 }
 
-/// How much a client offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Amount {
-    /// There is no such header.
-    Nothing,
-    /// Few and short enough to be looked at.
-    WithinBounds,
-    TooMuch,
-}
-
-pub(crate) fn amount_of_offers(headers: &HeaderMap) -> Amount {
+/// Whether a client offers more than is looked at.
+pub(crate) fn is_too_much(headers: &HeaderMap) -> bool {
     let (mut len, mut most) = (0, 0);
     for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         len += line.len();
         most += 1 + line.as_bytes().iter().filter(|byte| **byte == b',').count();
     }
     // Commas are quickly counted; entries, of which some may be empty, seldom need to be.
-    if most == 0 {
-        Amount::Nothing
-    } else if len <= MAX_OFFERS_LEN
-        && (most <= MAX_OFFERS || entries(headers).nth(MAX_OFFERS).is_none())
-    {
-        Amount::WithinBounds
-    } else {
-        Amount::TooMuch
+    len > MAX_OFFERS_LEN || (most > MAX_OFFERS && entries(headers).nth(MAX_OFFERS).is_some())
+}
+
+/// What is known of the offers after one pass over them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Offered {
+    pub(crate) credentials: usize,
+    pub(crate) others: usize,
+    /// Which of the profile's protocols: the first of them that is offered.
+    protocol: Option<usize>,
+}
+
+impl Offered {
+    pub(crate) fn in_headers(headers: &HeaderMap, profile: &Profile) -> Self {
+        let mut offered = Self::default();
+        offers(headers, profile).for_each(|offer| offered.take(&offer, profile));
+        offered
     }
-}
 
-/// The subprotocol with which an accepted handshake is answered if the inner service names none.
-pub(crate) enum Selection {
-    /// One that the service speaks and the client offered.
-    Protocol(HeaderValue),
-    /// The entry that carried the credential: the client offered nothing else that may be
-    /// answered, and browsers insist on an answer (xAI's clients offer only this).
-    Credential,
-    /// None: nothing was offered that may be answered.
-    Nothing,
-}
+    pub(crate) fn take(&mut self, offer: &Offer<'_>, profile: &Profile) {
+        if offer.is_credential() {
+            self.credentials += 1;
+            return;
+        }
+        self.others += 1;
+        let better = profile.protocols().iter().take(self.protocol.unwrap_or(usize::MAX));
+        let place = better.map(HeaderValue::as_bytes).position(|known| known == offer.entry);
+        self.protocol = place.or(self.protocol);
+    }
 
-/// Selects for an accepted handshake.
-///
-/// `consumed` tells the subprotocol entry whose credential was accepted, if it was one.
-pub(crate) fn select<'a>(
-    headers: &HeaderMap,
-    profile: &Profile,
-    consumed: impl FnOnce() -> Option<&'a [u8]>,
-) -> Selection {
-    if let Some(protocol) = configured(headers, profile) {
-        Selection::Protocol(protocol.clone())
-    } else if consumed().is_some_and(is_token) {
-        Selection::Credential
-    } else {
-        Selection::Nothing
+    /// The protocol with which an accepted handshake is answered if the inner service names none.
+    pub(crate) fn protocol<'p>(&self, profile: &'p Profile) -> Option<&'p HeaderValue> {
+        profile.protocols().get(self.protocol?)
     }
 }
 
@@ -145,12 +133,13 @@ pub(crate) fn select_to_refuse(
     headers: &HeaderMap,
     profile: &Profile,
 ) -> Option<Option<HeaderValue>> {
-    match amount_of_offers(headers) {
-        Amount::Nothing => return Some(None),
-        Amount::WithinBounds => {}
-        Amount::TooMuch => return None,
+    if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        return Some(None);
     }
-    if let Some(protocol) = configured(headers, profile) {
+    if is_too_much(headers) {
+        return None;
+    }
+    if let Some(protocol) = Offered::in_headers(headers, profile).protocol(profile) {
         return Some(Some(protocol.clone()));
     }
     let tokens = || offers(headers, profile).filter(|offer| is_token(offer.entry));
@@ -164,11 +153,4 @@ pub(crate) fn select_to_refuse(
     let mut value = HeaderValue::from_bytes(offer.entry).ok()?;
     value.set_sensitive(offer.is_credential());
     Some(Some(value))
-}
-
-fn configured<'p>(headers: &HeaderMap, profile: &'p Profile) -> Option<&'p HeaderValue> {
-    profile.protocols().iter().find(|protocol| {
-        offers(headers, profile)
-            .any(|offer| !offer.is_credential() && offer.entry == protocol.as_bytes())
-    })
 }
