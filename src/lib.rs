@@ -39,6 +39,7 @@ mod service;
 mod session;
 #[cfg(feature = "tracing")]
 mod span;
+mod split;
 mod store;
 
 pub use bytes;

@@ -11,8 +11,8 @@ use crate::{
 /// What the headers of a request tell.
 pub(crate) struct Look<'a> {
     pub(crate) handshake: Handshake,
-    /// Whether there is a `Sec-WebSocket-Protocol`.
-    pub(crate) has_offers: bool,
+    /// How many bytes of `Sec-WebSocket-Protocol` there are, if there is one.
+    pub(crate) offers_len: Option<usize>,
     pub(crate) in_header: InHeader<'a>,
 }
 
@@ -24,6 +24,6 @@ impl<'a> Look<'a> {
             in_header.take(name, line, profile);
         }
         let handshake = Handshake::of(request, &lines);
-        Self { handshake, has_offers: lines.has_offers, in_header }
+        Self { handshake, offers_len: lines.offers_len, in_header }
     }
 }

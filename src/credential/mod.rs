@@ -189,13 +189,13 @@ impl Candidates {
     ) -> Result<Self, Unusable> {
         use CredentialSource::{Header, Query, Subprotocol};
 
-        let Look { handshake, has_offers, in_header } = look;
-        let (in_offers, offers) = if !has_offers {
-            (Found::Nothing, Some(Offered::default()))
-        } else if handshake.is_websocket() {
-            subprotocol::find(request.headers(), profile)
-        } else {
-            (Found::Nothing, None)
+        let Look { handshake, offers_len, in_header } = look;
+        let (in_offers, offers) = match offers_len {
+            None => (Found::Nothing, Some(Offered::default())),
+            Some(len) if handshake.is_websocket() => {
+                subprotocol::find(request.headers(), len, profile)
+            }
+            Some(_) => (Found::Nothing, None),
         };
         let in_query = query::find(request.uri(), profile);
         let to_strip =

@@ -4,10 +4,15 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{Uri, uri::PathAndQuery};
+use memchr::{memchr, memchr2};
 use zeroize::Zeroizing;
 
 use super::{Found, Text};
-use crate::{MAX_CREDENTIAL_LEN, profile::Profile};
+use crate::{
+    MAX_CREDENTIAL_LEN,
+    profile::Profile,
+    split::{split, split_once},
+};
 
 /// Looks at every parameter whose decoded name is one of the profile's.
 pub(super) fn find<'a>(uri: &'a Uri, profile: &Profile) -> Found<'a> {
@@ -30,9 +35,6 @@ fn decode_key(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Removes every credential and keeps the other parameters byte for byte.
 pub(super) fn strip(uri: &mut Uri, profile: &Profile) {
     let Some(query) = uri.query() else { return };
-    if !pairs(query).any(|pair| pair.is_key(profile)) {
-        return;
-    }
     let path = uri.path();
     let mut kept = Vec::with_capacity(path.len() + 1 + query.len());
     kept.extend_from_slice(path.as_bytes());
@@ -41,6 +43,9 @@ pub(super) fn strip(uri: &mut Uri, profile: &Profile) {
         kept.push(separator);
         kept.extend_from_slice(pair.text);
         separator = b'&';
+    }
+    if kept.len() == path.len() + 1 + query.len() {
+        return;
     }
     let mut parts = std::mem::take(uri).into_parts();
     // What is left of a valid URI is one, with `/` for an empty path.
@@ -87,11 +92,10 @@ impl Pair<'_> {
 
 fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     // An empty query has no pair; one that is empty between separators is kept as it is.
-    let texts = (!query.is_empty()).then(|| query.as_bytes().split(|byte| *byte == b'&'));
+    let texts = (!query.is_empty()).then(|| split(query.as_bytes(), b'&'));
     texts.into_iter().flatten().map(|text| {
-        let end = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
-        let (name, value) = text.split_at(end);
-        Pair { text, name, value: value.strip_prefix(b"=").unwrap_or_default() }
+        let (name, value) = split_once(text, b'=');
+        Pair { text, name, value: value.unwrap_or_default() }
     })
 }
 
@@ -104,8 +108,11 @@ enum Plus {
 
 /// Decodes percent escapes (RFC 3986 §2.1). `None` if one is broken.
 fn decode(raw: &[u8], plus: Plus) -> Option<Cow<'_, [u8]>> {
-    let replaced = |byte: u8| byte == b'%' || (byte == b'+' && plus == Plus::IsSpace);
-    if !raw.iter().copied().any(replaced) {
+    let replaced = match plus {
+        Plus::Kept => memchr(b'%', raw),
+        Plus::IsSpace => memchr2(b'%', b'+', raw),
+    };
+    if replaced.is_none() {
         return Some(Cow::Borrowed(raw));
     }
     let mut decoded = Vec::with_capacity(raw.len());

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Found, Text, is_no_key};
 use crate::{
     MAX_CREDENTIAL_LEN,
-    handshake::{Key, Kind, Offer, Offered, is_token, is_too_much, offers},
+    handshake::{Key, Kind, Offer, Offered, is_token, offers},
     profile::Profile,
 };
 
@@ -16,12 +16,16 @@ const SEPARATOR: &[u8] = b", ";
 
 /// Looks at the entries of all lines. The caller has made sure that this is a handshake. Answers
 /// also what is offered, unless it is more than is looked at.
-pub(super) fn find<'a>(headers: &'a HeaderMap, profile: &Profile) -> (Found<'a>, Option<Offered>) {
-    if is_too_much(headers) {
-        return (Found::Malformed, None);
-    }
+pub(super) fn find<'a>(
+    headers: &'a HeaderMap,
+    len: usize,
+    profile: &Profile,
+) -> (Found<'a>, Option<Offered>) {
     let (mut found, mut offered) = (Found::Nothing, Offered::default());
     for offer in offers(headers, profile) {
+        if offered.is_full(len) {
+            return (Found::Malformed, None);
+        }
         offered.take(&offer, profile);
         found = match offer.kind {
             Kind::Credential(Key::Plain(text)) => found.and(Text::Borrowed(text)),

@@ -12,7 +12,7 @@ use http::{
 
 #[cfg(feature = "close")]
 pub(crate) use self::offers::select_to_refuse;
-pub(crate) use self::offers::{Key, Kind, Offer, Offered, is_too_much, offers};
+pub(crate) use self::offers::{Key, Kind, Offer, Offered, offers};
 
 /// The header lines by which a handshake is known, gathered while somebody goes through all.
 #[derive(Default)]
@@ -23,8 +23,8 @@ pub(crate) struct Lines<'a> {
     upgrades_to_websocket: Option<bool>,
     version: Once<'a>,
     nonce: Once<'a>,
-    /// Whether subprotocols are offered.
-    pub(crate) has_offers: bool,
+    /// How many bytes of subprotocols are offered, if any are.
+    pub(crate) offers_len: Option<usize>,
 }
 
 impl<'a> Lines<'a> {
@@ -37,7 +37,7 @@ impl<'a> Lines<'a> {
             }
             SEC_WEBSOCKET_VERSION => self.version.take(line),
             SEC_WEBSOCKET_KEY => self.nonce.take(line),
-            SEC_WEBSOCKET_PROTOCOL => self.has_offers = true,
+            SEC_WEBSOCKET_PROTOCOL => *self.offers_len.get_or_insert(0) += line.len(),
             _ => {}
         }
     }
@@ -125,10 +125,12 @@ fn names_websocket<B>(request: &Request<B>) -> bool {
 }
 
 /// Whether a line of a comma-separated header holds `element`, whatever the case (RFC 9110 §5.6.1).
+#[inline]
 fn has_element(line: &HeaderValue, element: &[u8]) -> bool {
     let line = line.as_bytes();
     // Most clients send nothing else.
-    line.eq_ignore_ascii_case(element)
+    line == element
+        || line.eq_ignore_ascii_case(element)
         || line
             .split(|byte| *byte == b',')
             .any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(element))
@@ -140,7 +142,7 @@ fn is_13(version: &[u8]) -> bool {
 
 /// Whether a `Sec-WebSocket-Key` is 16 bytes in base64 (RFC 6455 §4.2.1).
 fn is_nonce(key: &[u8]) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() | (*byte == b'+') | (*byte == b'/');
     // The 22nd digit has two bits of the nonce; its other four are zero (RFC 4648 §3.5). Without
     // an early end, many digits are looked at in one step.
     match key.split_first_chunk::<21>() {

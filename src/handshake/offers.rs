@@ -3,7 +3,10 @@
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
 
 use super::is_token;
-use crate::profile::{Form, Profile};
+use crate::{
+    profile::{Form, Profile},
+    split::split,
+};
 
 /// The most bytes of `Sec-WebSocket-Protocol` that are looked at, over all lines.
 const MAX_OFFERS_LEN: usize = 16 * 1024;
@@ -74,20 +77,9 @@ fn kind<'a>(entry: &'a [u8], profile: &Profile) -> Kind<'a> {
 fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     values
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .flat_map(|value| split(value.as_bytes(), b','))
         .map(<[u8]>::trim_ascii)
         .filter(|entry| !entry.is_empty())
-}
-
-/// Whether a client offers more than is looked at.
-pub(crate) fn is_too_much(headers: &HeaderMap) -> bool {
-    let (mut len, mut most) = (0, 0);
-    for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-        len += line.len();
-        most += 1 + line.as_bytes().iter().filter(|byte| **byte == b',').count();
-    }
-    // Commas are quickly counted; entries, of which some may be empty, seldom need to be.
-    len > MAX_OFFERS_LEN || (most > MAX_OFFERS && entries(headers).nth(MAX_OFFERS).is_some())
 }
 
 /// What is known of the offers after one pass over them.
@@ -100,6 +92,11 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
+    /// Whether no more is looked at, of offers of `len` bytes in all.
+    pub(crate) const fn is_full(&self, len: usize) -> bool {
+        self.credentials + self.others >= MAX_OFFERS || len > MAX_OFFERS_LEN
+    }
+
     pub(crate) fn in_headers(headers: &HeaderMap, profile: &Profile) -> Self {
         let mut offered = Self::default();
         offers(headers, profile).for_each(|offer| offered.take(&offer, profile));
@@ -136,7 +133,8 @@ pub(crate) fn select_to_refuse(
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Some(None);
     }
-    if is_too_much(headers) {
+    let len: usize = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(HeaderValue::len).sum();
+    if len > MAX_OFFERS_LEN || entries(headers).nth(MAX_OFFERS).is_some() {
         return None;
     }
     if let Some(protocol) = Offered::in_headers(headers, profile).protocol(profile) {

@@ -69,7 +69,8 @@ pub(crate) enum Claimed<'v> {
 
 fn behind_scheme<'v>(scheme: &[u8], value: &'v [u8]) -> Option<Claimed<'v>> {
     let (given, rest) = value.split_at_checked(scheme.len())?;
-    if !given.eq_ignore_ascii_case(scheme) {
+    // Most clients write it as it is written here.
+    if given != scheme && !given.eq_ignore_ascii_case(scheme) {
         return None;
     }
     match rest.first() {
