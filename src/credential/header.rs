@@ -11,8 +11,21 @@ use crate::profile::{Claimed, Profile};
 #[derive(Default)]
 pub(crate) struct InHeader<'a> {
     pub(super) found: Found<'a>,
-    /// How many lines are of a form for credentials, whatever is in them.
-    pub(super) lines: usize,
+    pub(super) lines: CarryingLines,
+}
+
+/// The lines that are of a form for credentials, whatever is in them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CarryingLines {
+    /// How many there are at most.
+    count: usize,
+    /// Whether there may be lines of the same names that are not.
+    are_mixed: bool,
+}
+
+impl CarryingLines {
+    /// Nobody has looked.
+    pub(super) const UNKNOWN: Self = Self { count: usize::MAX, are_mixed: true };
 }
 
 impl<'a> InHeader<'a> {
@@ -20,8 +33,11 @@ impl<'a> InHeader<'a> {
     #[inline]
     pub(crate) fn take(&mut self, name: &HeaderName, line: &'a HeaderValue, profile: &Profile) {
         for form in profile.headers().iter().filter(|form| form.name() == name) {
-            let Some(claimed) = form.credential_in(line) else { continue };
-            self.lines += 1;
+            let Some(claimed) = form.credential_in(line) else {
+                self.lines.are_mixed = true;
+                continue;
+            };
+            self.lines.count += 1;
             self.found = match claimed {
                 Claimed::Text(text) => mem::take(&mut self.found).and(Text::Borrowed(text)),
                 Claimed::Malformed => Found::Malformed,
@@ -32,13 +48,19 @@ impl<'a> InHeader<'a> {
 
 /// Removes the lines that are of a form for credentials and leaves those of other schemes. Ends
 /// when it has removed as many as there are.
-pub(super) fn strip(headers: &mut HeaderMap, profile: &Profile, mut lines: usize) {
+pub(super) fn strip(headers: &mut HeaderMap, profile: &Profile, lines: CarryingLines) {
+    let mut count = lines.count;
     for form in profile.headers() {
-        if lines == 0 {
+        if count == 0 {
             return;
         }
-        let is_credential = |line: &HeaderValue| form.credential_in(line).is_some();
-        lines -= strip_lines(headers, form.name(), is_credential).min(lines);
+        let removed = if lines.are_mixed {
+            let is_credential = |line: &HeaderValue| form.credential_in(line).is_some();
+            strip_lines(headers, form.name(), is_credential)
+        } else {
+            usize::from(headers.remove(form.name()).is_some())
+        };
+        count = count.saturating_sub(removed);
     }
 }
 

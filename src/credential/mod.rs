@@ -16,6 +16,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderValue, Request};
 use zeroize::Zeroizing;
 
+use self::header::CarryingLines;
 pub(crate) use self::{
     header::InHeader,
     query::{Named, find_parameter},
@@ -151,8 +152,7 @@ pub(crate) struct Unusable {
 /// The places of a request that may have to be stripped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Places {
-    /// How many lines.
-    header: usize,
+    header: CarryingLines,
     query: bool,
     /// `None`: nobody has looked there.
     offers: Option<Offered>,
@@ -160,7 +160,7 @@ pub(crate) struct Places {
 
 impl Places {
     /// For a request at which nobody has looked.
-    pub(crate) const ALL: Self = Self { header: usize::MAX, query: true, offers: None };
+    pub(crate) const ALL: Self = Self { header: CarryingLines::UNKNOWN, query: true, offers: None };
 
     /// What is offered in `headers`.
     pub(crate) fn offered(&self, headers: &HeaderMap, profile: &Profile) -> Offered {
@@ -171,7 +171,9 @@ impl Places {
 /// The credentials of a request that may decide, in the order in which they are tried.
 #[derive(Debug)]
 pub(crate) struct Candidates {
-    places: [Option<Candidate>; 3],
+    first: Candidate,
+    /// Seldom any, so that they lie elsewhere and this is moved quickly.
+    others: Vec<Candidate>,
     /// How many places held a credential, good or malformed.
     pub(crate) presented: u8,
     /// Where there was a form for a credential, whatever was in it.
@@ -209,27 +211,26 @@ impl Candidates {
         {
             return Err(unusable(RejectionKind::Conflict, Some(source)));
         }
-        let mut candidates = Self { places: [None; 3], presented, to_strip };
-        for ((source, found), slot) in places.iter().zip(&mut candidates.places) {
+        let mut candidates = places.iter().filter_map(|(source, found)| {
             let digests = match found {
-                Found::Nothing | Found::Empty => continue,
+                Found::Nothing | Found::Empty => return None,
                 Found::Malformed => Err(RejectionKind::Malformed),
                 Found::One(text) => keys.digests(text.bytes()).ok_or(RejectionKind::Unknown),
             };
-            *slot = Some(Candidate { source: *source, digests });
-            if conflicts != Conflicts::TryNext {
-                break;
-            }
-        }
-        if candidates.get(0).is_none() {
-            return Err(unusable(RejectionKind::Missing, None));
-        }
-        Ok(candidates)
+            Some(Candidate { source: *source, digests })
+        });
+        let first = candidates.next().ok_or(unusable(RejectionKind::Missing, None))?;
+        let tried = if conflicts == Conflicts::TryNext { usize::MAX } else { 0 };
+        let others = candidates.take(tried).collect();
+        Ok(Self { first, others, presented, to_strip })
     }
 
     /// The candidate that is tried after `passed_over` others.
     pub(crate) fn get(&self, passed_over: usize) -> Option<&Candidate> {
-        self.places.iter().flatten().nth(passed_over)
+        match passed_over.checked_sub(1) {
+            None => Some(&self.first),
+            Some(index) => self.others.get(index),
+        }
     }
 }
 
