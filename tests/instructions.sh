@@ -14,11 +14,11 @@ cd "$(dirname "$0")/.."
 
 # case: budget
 budgets="
-header 6560
-query 9450
-subprotocol 10010
-lone-entry 11250
-unknown 12120
+header 4590
+query 6560
+subprotocol 6110
+lone-entry 7230
+unknown 10730
 "
 few=100
 many=1100

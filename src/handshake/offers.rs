@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
 
+#[cfg(feature = "close")]
 use super::is_token;
 use crate::{
     profile::{Form, Profile},
