@@ -41,6 +41,11 @@ pub enum ConfigError {
     EmptyQueryName,
     /// A pepper of fewer than 32 bytes.
     ShortPepper,
+    /// A path of a session setting with an empty name, an array's index or too many names.
+    SettingPath {
+        /// The path as given.
+        path: String,
+    },
     /// A range of lifetimes that is empty, or a default outside of it.
     Lifetime,
 }
@@ -66,6 +71,11 @@ impl fmt::Display for ConfigError {
             Self::Scheme { text } => write!(f, "authentication scheme {text:?} must be a token"),
             Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
             Self::ShortPepper => write!(f, "a pepper needs at least 32 random bytes"),
+            Self::SettingPath { path } => write!(
+                f,
+                "{path:?} is no path of a setting: use names with dots between them, and lock \
+                 arrays as a whole"
+            ),
             Self::Lifetime => write!(
                 f,
                 "the shortest lifetime must be at least 1 s, and the default between the \

@@ -54,7 +54,9 @@ pub use self::rejection::{Closing, RefusalMode};
 #[cfg(feature = "tokio")]
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
-pub use self::session::{InvalidSettings, SessionGuard, Settings, Verdict};
+pub use self::session::{
+    Carries, InvalidSettings, Lock, OnChange, SessionGuard, SessionRules, Settings, Verdict,
+};
 #[cfg(feature = "tracing")]
 pub use self::span::request_span;
 pub use self::{

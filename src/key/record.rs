@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{DigestAlgorithm, KeyDigest, KeyId};
 use crate::UnixMillis;
 #[cfg(feature = "session")]
-use crate::session::Settings;
+use crate::session::{Lock, Settings};
 
 /// What kind of key a record is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -245,6 +245,8 @@ pub struct Grants {
     uses: Option<u32>,
     #[cfg(feature = "session")]
     session: Option<Settings>,
+    #[cfg(feature = "session")]
+    lock: Option<Lock>,
 }
 
 impl Grants {
@@ -272,11 +274,21 @@ impl Grants {
         self
     }
 
-    /// The same, with these session settings, which are then locked.
+    /// The same, with these session settings, which are locked unless
+    /// [`with_lock`](Self::with_lock) says otherwise.
     #[cfg(feature = "session")]
     #[must_use]
     pub fn with_session(mut self, session: Settings) -> Self {
         self.session = Some(session);
+        self
+    }
+
+    /// The same, with another lock on the session settings. The default is [`Lock::set`]; what is
+    /// minted inherits its parent's.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub fn with_lock(mut self, lock: Lock) -> Self {
+        self.lock = Some(lock);
         self
     }
 
@@ -298,10 +310,22 @@ impl Grants {
         self.uses
     }
 
-    /// The settings that every session of the key starts with and keeps.
+    #[cfg(feature = "session")]
+    pub(crate) fn shared_models(&self) -> Option<Arc<[Arc<str>]>> {
+        self.models.clone()
+    }
+
+    /// The settings that every session of the key starts with.
     #[cfg(feature = "session")]
     #[must_use]
     pub const fn session(&self) -> Option<&Settings> {
         self.session.as_ref()
+    }
+
+    /// Which of the settings its sessions cannot change, if that was said.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub const fn lock(&self) -> Option<&Lock> {
+        self.lock.as_ref()
     }
 }

@@ -8,8 +8,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
-    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes, Parent, Principal,
-    Settings, StoreError, UnixMillis, event, session::Lock,
+    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes, Lock, Parent,
+    Principal, Settings, StoreError, UnixMillis, event, session::Held,
 };
 
 /// How many live tokens a key may have unless told otherwise.
@@ -209,15 +209,11 @@ fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
             }
         }
     }
-    // Settings name a model too: the one that sessions start with.
-    let starts_with = asked.session().and_then(|session| session.as_map().get("model"));
-    if let (Some(model), Some(of_parent)) = (starts_with, parent.models())
-        && !of_parent.iter().any(|allowed| *model == **allowed)
-    {
-        return Err(not_allowed("session.model", "model"));
-    }
-    if let Some(session) = settings(asked.session(), parent.session())? {
+    if let Some(session) = settings(asked, parent)? {
         grants = grants.with_session(session);
+    }
+    if let Some(lock) = lock(asked, parent) {
+        grants = grants.with_lock(lock);
     }
     Ok(grants)
 }
@@ -241,20 +237,36 @@ fn not_allowed(field: &str, what: &str) -> MintError {
     MintError::ExceedsParent { field: field.to_owned(), message }
 }
 
-/// The parent's settings, and the child's where the parent has none.
-fn settings(
-    asked: Option<&Settings>,
-    of_parent: Option<&Settings>,
-) -> Result<Option<Settings>, MintError> {
-    let (Some(asked), Some(of_parent)) = (asked, of_parent) else {
-        return Ok(asked.or(of_parent).cloned());
-    };
-    let mut allowed = asked.as_map().clone();
-    if let Some(path) = Lock::new(of_parent.as_map()).filter(&mut allowed).first() {
+/// The parent's settings, and the child's where the parent has locked none.
+fn settings(asked: &Grants, parent: &Grants) -> Result<Option<Settings>, MintError> {
+    let Some(asked) = asked.session() else { return Ok(parent.session().cloned()) };
+    let nothing = Lock::nothing();
+    let models = Held { models: parent.models(), ..Held::of(None, &nothing) };
+    if let Some(path) = changed(&models, asked) {
+        return Err(not_allowed(&format!("session.{path}"), "model"));
+    }
+    let Some(of_parent) = parent.session() else { return Ok(Some(asked.clone())) };
+    let lock = parent.lock().cloned().unwrap_or_default();
+    if let Some(path) = changed(&Held::of(Some(of_parent), &lock), asked) {
         return Err(MintError::ExceedsParent {
             field: format!("session.{path}"),
             message: "the key that mints has locked it to another value".to_owned(),
         });
     }
     Ok(Some(of_parent.updated(asked)))
+}
+
+/// The path of a setting that `held` would not let through.
+fn changed(held: &Held<'_>, asked: &Settings) -> Option<String> {
+    held.filter(&mut asked.as_map().clone()).kept.into_iter().next()
+}
+
+/// All that the parent locks, and all that the child asks to lock.
+fn lock(asked: &Grants, parent: &Grants) -> Option<Lock> {
+    let of_parent = parent.lock().cloned().unwrap_or_default();
+    match asked.lock() {
+        None => parent.lock().cloned(),
+        Some(asked) if Held::of(parent.session(), &of_parent).is_nothing() => Some(asked.clone()),
+        Some(asked) => Some(asked.clone().with_parent(&of_parent)),
+    }
 }

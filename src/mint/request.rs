@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 
 use super::{MintError, NewToken};
 use crate::{
-    Grants, Settings,
-    session::{Fault, Lock, parse},
+    Grants, Lock, Settings,
+    session::{Fault, Held, parse},
 };
 
 /// How deep a body may be nested.
@@ -44,7 +44,7 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, MintError> {
             _ => settings.insert(name, value),
         };
     }
-    if let Some(path) = Lock::contradiction(&settings) {
+    if let Some(path) = contradiction(&settings) {
         let message = "differs from another spelling of the same setting";
         return Err(MintError::invalid(format!("session.{path}"), message));
     }
@@ -74,6 +74,13 @@ fn read_object(body: &[u8]) -> Result<Map<String, Value>, MintError> {
         }),
         Err(Fault::Duplicate(name)) => Err(MintError::invalid(name, "is named twice")),
     }
+}
+
+/// The path at which `settings` set one thing to different values in two spellings.
+fn contradiction(settings: &Map<String, Value>) -> Option<String> {
+    let set = Settings::from_map(settings.clone());
+    let lock = Lock::set();
+    Held::of(Some(&set), &lock).filter(&mut settings.clone()).kept.into_iter().next()
 }
 
 fn lifetime(value: Value) -> Result<Duration, MintError> {

@@ -14,6 +14,8 @@ pub use self::{
     forms::{HeaderForm, SubprotocolForm},
     lifetimes::Lifetimes,
 };
+#[cfg(feature = "session")]
+use crate::SessionRules;
 use crate::{ConfigError, Refusal, Rejection};
 
 /// How the clients that come here speak.
@@ -59,6 +61,8 @@ pub struct Profile {
     metadata_prefixes: Arc<[Box<str>]>,
     refusals: Refusals,
     lifetimes: Lifetimes,
+    #[cfg(feature = "session")]
+    session_rules: Arc<SessionRules>,
 }
 
 /// Says what a refused client is told.
@@ -96,6 +100,8 @@ impl Default for Profile {
             .into(),
             refusals: Refusals(Arc::new(Refusal::of)),
             lifetimes: Lifetimes::default(),
+            #[cfg(feature = "session")]
+            session_rules: Arc::default(),
         }
     }
 }
@@ -177,6 +183,20 @@ impl Profile {
     #[must_use]
     pub const fn lifetimes(&self) -> &Lifetimes {
         &self.lifetimes
+    }
+
+    /// What clients may send in a session. The default is [`SessionRules::default`].
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub fn with_session_rules(self, rules: SessionRules) -> Self {
+        Self { session_rules: Arc::new(rules), ..self }
+    }
+
+    /// What clients may send in a session.
+    #[cfg(feature = "session")]
+    #[must_use]
+    pub const fn session_rules(&self) -> &Arc<SessionRules> {
+        &self.session_rules
     }
 
     /// What the client of a request refused for this reason is told.

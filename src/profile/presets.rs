@@ -9,6 +9,8 @@
 //! | `svara` | Bearer | | | HTTP |
 
 use super::{HeaderForm, Lifetimes, Profile, SubprotocolForm};
+#[cfg(feature = "session")]
+use crate::SessionRules;
 use crate::{CloseFrame, Refusal, Rejection, RejectionKind};
 
 impl Profile {
@@ -38,8 +40,8 @@ impl Profile {
         profile.with_lifetimes(Lifetimes::seconds(1, 3_600, 600))
     }
 
-    /// Swaram: header, query, then subprotocol; closes with 4001; tokens live 1 to 3,600 seconds,
-    /// 60 by default.
+    /// Swaram: header, query, then subprotocol; closes with 4001; all settings lock when the
+    /// conversation begins; tokens live 1 to 3,600 seconds, 60 by default.
     #[must_use]
     pub fn swaram() -> Self {
         let profile = Self {
@@ -47,6 +49,9 @@ impl Profile {
             subprotocols: [SubprotocolForm::known_prefix("openai-insecure-api-key.")].into(),
             ..Self::default()
         };
+        #[cfg(feature = "session")]
+        let profile =
+            profile.with_session_rules(SessionRules::default().with_lock_when_begun(true));
         profile.with_lifetimes(Lifetimes::seconds(1, 3_600, 60))
     }
 

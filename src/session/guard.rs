@@ -1,30 +1,34 @@
 //! The guard: the client's events in, verdicts out, no I/O.
 
-use serde_json::{Map, Value};
+use std::sync::Arc;
 
-use super::{Fault, Lock, parse};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Carries, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse, scan::plain_type,
+};
 use crate::Grants;
 
 /// How deep an event may be nested.
 const MAX_DEPTH: usize = 64;
 
-/// The events that carry settings, and the field that holds them.
-const CARRIERS: [(&str, &str); 3] = [
-    ("session.update", "session"),
-    ("transcription_session.update", "session"),
-    ("response.create", "response"),
-];
-
 /// Keeps a session to the settings that its key has locked.
 ///
-/// Give it every event that the client sends before anything else reads it. What it forwards is
-/// exactly what it judged.
+/// Give it every event that the client sends, whole and in order, before anything else reads it.
+/// What it forwards is exactly what it judged.
+///
+/// - What would change a locked setting is taken out of the event and the rest goes on, or the
+///   event is refused ([`OnChange`]).
+/// - While something is locked, an event of a type that the [`SessionRules`] do not know is
+///   refused with an error event, and the session lives on. So is what parsers read in different
+///   ways: a name twice in an object, a lone surrogate, anything nested deeper than 64.
+/// - Equal values pass, in any spelling that the rules know.
 ///
 /// ```
 /// use tower_realtime_auth::{Grants, SessionGuard, Settings, Verdict};
 ///
 /// let settings = Settings::parse(r#"{"voice": "marin"}"#)?;
-/// let guard = SessionGuard::new(&Grants::default().with_session(settings), None);
+/// let mut guard = SessionGuard::new(&Grants::default().with_session(settings), None);
 ///
 /// // What the key did not set is the client's ...
 /// let update = r#"{"type": "session.update", "session": {"instructions": "Hi."}}"#;
@@ -39,7 +43,23 @@ const CARRIERS: [(&str, &str); 3] = [
 /// ```
 #[derive(Debug, Clone)]
 pub struct SessionGuard {
+    settings: Option<Settings>,
     lock: Lock,
+    model: Option<Arc<str>>,
+    models: Option<Arc<[Arc<str>]>>,
+    rules: Arc<SessionRules>,
+    state: State,
+    refused: u32,
+}
+
+/// How far the session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Only session settings were sent.
+    NotBegun,
+    Begun,
+    /// The client ended it.
+    Ended,
 }
 
 /// What to do with an event of the client.
@@ -59,111 +79,332 @@ pub enum Verdict<'a> {
     Reply(String),
 }
 
+/// Why an event is not passed on, in the words of OpenAI's error object.
+struct Refused {
+    code: &'static str,
+    message: String,
+    param: Option<String>,
+}
+
+/// What was found to be passed on.
+enum Judged {
+    Same,
+    Changed { kept: Vec<String> },
+}
+
 impl SessionGuard {
-    /// A guard over the settings that the key sets, and over the model that the session is bound
-    /// to, if it is to one.
+    /// A guard over the settings and models of these grants, and over the model that the session
+    /// is bound to, if it is to one. By the rules of the default profile.
     #[must_use]
     pub fn new(grants: &Grants, model: Option<&str>) -> Self {
-        let mut lock = grants.session().map_or_else(Lock::default, |set| Lock::new(set.as_map()));
-        if let Some(model) = model {
-            lock.lock("model", model.into());
-        }
-        Self { lock }
+        Self::with_rules(grants, model.map(Arc::from), Arc::default())
     }
 
-    /// Whether nothing is locked, so that every event is forwarded.
+    /// The same by other rules.
+    #[must_use]
+    pub fn with_rules(grants: &Grants, model: Option<Arc<str>>, rules: Arc<SessionRules>) -> Self {
+        Self {
+            settings: grants.session().cloned(),
+            lock: grants.lock().cloned().unwrap_or_default(),
+            model,
+            models: grants.shared_models(),
+            rules,
+            state: State::NotBegun,
+            refused: 0,
+        }
+    }
+
+    /// Whether nothing is locked and nothing will be, so that every text message is forwarded.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.lock.is_empty()
+        !self.rules.lock_when_begun() && self.held().is_nothing()
+    }
+
+    /// What a proxy sends to the provider before anything of the client: an event that sets what
+    /// the key sets. The model is named when connecting, not here. `None` if the key sets nothing
+    /// else.
+    #[must_use]
+    pub fn opening(&self) -> Option<String> {
+        let mut session = self.settings.as_ref()?.as_map().clone();
+        session.remove("model");
+        if session.keys().all(|name| name == "type") {
+            return None;
+        }
+        session.entry("type").or_insert_with(|| "realtime".into());
+        Some(json!({ "type": "session.update", "session": session }).to_string())
+    }
+
+    /// Whether binary messages may be passed on. If not, the session is to end with 1003.
+    #[must_use]
+    pub fn takes_binary(&self) -> bool {
+        self.rules.takes_binary()
+    }
+
+    /// The longest message of the client, in bytes. Past it the session is to end with 1009.
+    #[must_use]
+    pub fn max_message_len(&self) -> usize {
+        self.rules.max_message_len()
     }
 
     /// Judges one event of the client: a whole text message.
-    pub fn client<'a>(&self, text: &'a str) -> Verdict<'a> {
+    pub fn client<'a>(&mut self, text: &'a str) -> Verdict<'a> {
         if self.is_idle() {
             return Verdict::Forward(text);
         }
-        let mut event = match parse(text.as_bytes(), MAX_DEPTH) {
-            Ok(Value::Object(event)) => event,
-            Ok(_) | Err(Fault::Syntax) => {
-                return refuse("invalid_json", "The event is not one JSON object.");
-            }
-            Err(Fault::TooDeep) => {
-                return refuse("invalid_json", "The event is nested too deep.");
-            }
-            Err(Fault::Duplicate(_)) => {
-                return refuse("invalid_json", "The event names something twice in one object.");
-            }
-        };
-        let Some((field, settings)) = settings_of(&mut event) else {
-            return Verdict::Forward(text);
-        };
-        let Value::Object(settings) = settings else {
-            return refuse("invalid_event", "The settings of the event are not an object.");
-        };
-        let kept = self.lock.filter(settings);
-        if kept.is_empty() {
+        if self.state != State::Ended
+            && let Some(kind) = plain_type(text)
+            && self.rules.carries(kind) == Some(&Carries::Nothing)
+        {
+            self.begin();
             return Verdict::Forward(text);
         }
-        let kept = kept.into_iter().map(|path| format!("{field}.{path}")).collect();
-        Verdict::Rewrite { text: Value::Object(event).to_string(), kept }
+        let mut event = match read(text) {
+            Ok(event) => event,
+            Err(refused) => return self.reply(refused, Value::Null),
+        };
+        match self.judge(&mut event) {
+            Ok(Judged::Same) => Verdict::Forward(text),
+            Ok(Judged::Changed { kept }) => {
+                Verdict::Rewrite { text: Value::Object(event).to_string(), kept }
+            }
+            Err(refused) => {
+                let id = event.remove("event_id").filter(Value::is_string).unwrap_or_default();
+                self.reply(refused, id)
+            }
+        }
+    }
+
+    fn judge(&mut self, event: &mut Map<String, Value>) -> Result<Judged, Refused> {
+        if self.state == State::Ended {
+            return Err(Refused::new("session_ended", "The session has ended."));
+        }
+        let Some(Value::String(kind)) = event.get("type") else {
+            let refused = Refused::new("invalid_event", "The event has no 'type' of text.");
+            return Err(refused.at("type"));
+        };
+        // A clone of the few bytes that name a field, so that the session may change meanwhile.
+        let Some(carries) = self.rules.carries(kind).cloned() else {
+            // The type is not repeated: it is the client's, and of any length.
+            let message = "Events of this type are not taken while settings are locked.";
+            return Err(Refused::new("invalid_value", message).at("type"));
+        };
+        match carries {
+            Carries::SessionSettings(field) => {
+                let judged = self.judge_settings(event, &field)?;
+                self.follow(event, &field);
+                Ok(judged)
+            }
+            Carries::ResponseSettings(field) => {
+                self.begin();
+                self.judge_settings(event, &field)
+            }
+            Carries::Item(field) => {
+                self.begin();
+                if event.get(&*field).is_none_or(|item| items::passes(&self.held(), item)) {
+                    return Ok(Judged::Same);
+                }
+                let message = "The instructions and tools of this session are locked: the item \
+                               must be an object with the role 'user' or 'assistant'.";
+                Err(Refused::locked(message).at(format!("{field}.role")))
+            }
+            Carries::Instruction => {
+                self.begin();
+                if items::may_instruct(&self.held()) {
+                    return Ok(Judged::Same);
+                }
+                Err(Refused::locked("The instructions of this session are locked.").at("type"))
+            }
+            Carries::Nothing => {
+                self.begin();
+                Ok(Judged::Same)
+            }
+            Carries::End => {
+                self.state = State::Ended;
+                Ok(Judged::Same)
+            }
+        }
+    }
+
+    /// Judges an event with settings in `field`. What stands beside counts as settings too.
+    fn judge_settings(
+        &self,
+        event: &mut Map<String, Value>,
+        field: &str,
+    ) -> Result<Judged, Refused> {
+        let held = self.held();
+        let mut settings = match event.remove(field) {
+            Some(Value::Object(settings)) => Some(settings),
+            None => None,
+            Some(other) => {
+                event.insert(field.to_owned(), other);
+                let message = "The settings of the event are not an object.";
+                return Err(Refused::new("invalid_value", message).at(field));
+            }
+        };
+        let kind = event.remove("type");
+        let beside = held.filter(event);
+        let mut kept = beside.kept;
+        let mut completed = beside.completed;
+        if let Some(settings) = &mut settings {
+            let input = items::filter_input(&held, settings);
+            let inside = held.filter(settings);
+            let paths = input.into_iter().chain(inside.kept);
+            kept.extend(paths.map(|path| format!("{field}.{path}")));
+            completed |= inside.completed;
+        }
+        event.extend(kind.map(|kind| ("type".to_owned(), kind)));
+        event.extend(settings.map(|settings| (field.to_owned(), Value::Object(settings))));
+        match (kept.first(), self.rules.on_change()) {
+            (None, _) if !completed => Ok(Judged::Same),
+            (Some(path), OnChange::Refuse) => {
+                let message = format!("'{path}' is locked for this session.");
+                Err(Refused::locked(message).at(path.clone()))
+            }
+            _ => Ok(Judged::Changed { kept }),
+        }
+    }
+
+    /// Notes what the client has set, if that is to be locked once the conversation begins.
+    fn follow(&mut self, event: &Map<String, Value>, field: &str) {
+        if self.state != State::NotBegun || !self.rules.lock_when_begun() {
+            return;
+        }
+        if let Some(Value::Object(update)) = event.get(field) {
+            let settings = self.settings.take().unwrap_or_default();
+            self.settings = Some(settings.updated_by(update, &self.rules));
+        }
+    }
+
+    /// The conversation has begun, if it had not.
+    fn begin(&mut self) {
+        if self.state == State::NotBegun {
+            self.state = State::Begun;
+            if self.rules.lock_when_begun() {
+                self.lock = Lock::all();
+            }
+        }
+    }
+
+    fn held(&self) -> Held<'_> {
+        Held {
+            settings: self.settings.as_ref().map(Settings::as_map),
+            lock: &self.lock,
+            model: self.model.as_deref(),
+            models: self.models.as_deref(),
+            rules: &self.rules,
+        }
+    }
+
+    fn reply(&mut self, refused: Refused, event_id: Value) -> Verdict<'static> {
+        self.refused = self.refused.wrapping_add(1);
+        let event = json!({
+            "type": "error",
+            "event_id": format!("event_refused_{}", self.refused),
+            "error": {
+                "type": "invalid_request_error",
+                "code": refused.code,
+                "message": refused.message,
+                "param": refused.param,
+                "event_id": event_id,
+            },
+        });
+        Verdict::Reply(event.to_string())
     }
 }
 
-/// The settings that `event` carries, and the field they stand in.
-fn settings_of(event: &mut Map<String, Value>) -> Option<(&'static str, &mut Value)> {
-    let kind = event.get("type")?.as_str()?;
-    let (_, field) = CARRIERS.iter().find(|(carrier, _)| *carrier == kind)?;
-    Some((field, event.get_mut(*field)?))
+/// Reads an event as every parser would.
+fn read(text: &str) -> Result<Map<String, Value>, Refused> {
+    let message = match parse(text.as_bytes(), MAX_DEPTH) {
+        Ok(Value::Object(event)) => return Ok(event),
+        Ok(_) | Err(Fault::Syntax) => "The event is not one JSON object.",
+        Err(Fault::TooDeep) => "The event is nested deeper than 64.",
+        Err(Fault::Duplicate(_)) => "The event names something twice in one object.",
+    };
+    Err(Refused::new("invalid_json", message))
 }
 
-fn refuse(code: &str, message: &str) -> Verdict<'static> {
-    let event = serde_json::json!({
-        "type": "error",
-        "event_id": "event_refused",
-        "error": {
-            "type": "invalid_request_error",
-            "code": code,
-            "message": message,
-            "param": null,
-            "event_id": null,
-        },
-    });
-    Verdict::Reply(event.to_string())
+impl Refused {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), param: None }
+    }
+
+    fn locked(message: impl Into<String>) -> Self {
+        Self::new("immutable_field_update", message)
+    }
+
+    fn at(self, param: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..self }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Settings;
+
+    fn guard_by(settings: &str, rules: SessionRules) -> SessionGuard {
+        let grants = Grants::default().with_session(Settings::parse(settings).unwrap());
+        SessionGuard::with_rules(&grants, None, Arc::new(rules))
+    }
+
+    fn guard_over(settings: &str) -> SessionGuard {
+        guard_by(settings, SessionRules::default())
+    }
 
     fn guard() -> SessionGuard {
-        let settings = r#"{"model":"m","voice":"a","instructions":"Be kind.","tools":[]}"#;
-        let grants = Grants::default().with_session(Settings::parse(settings).unwrap());
-        SessionGuard::new(&grants, None)
+        guard_over(r#"{"model":"m","voice":"a","instructions":"Be kind.","tools":[]}"#)
+    }
+
+    /// The error object of a reply.
+    fn error(verdict: Verdict<'_>) -> Value {
+        let Verdict::Reply(event) = verdict else { panic!("no reply: {verdict:?}") };
+        let mut event: Value = serde_json::from_str(&event).unwrap();
+        assert_eq!(event["type"], "error");
+        assert!(event["event_id"].is_string());
+        event["error"].take()
     }
 
     #[test]
     fn every_event_that_carries_settings_is_held_to_the_lock() {
-        for (event, field) in CARRIERS {
+        for (event, field) in [
+            ("session.update", "session"),
+            ("transcription_session.update", "session"),
+            ("session.start", "session"),
+            ("response.create", "response"),
+        ] {
             let sent = format!(
                 r#"{{"type":"{event}","event_id":"e1","{field}":{{"voice":"b","instructions":"x","temperature":1}}}}"#
             );
-            let guard = guard();
+            let mut guard = guard();
             let Verdict::Rewrite { text, kept } = guard.client(&sent) else { panic!("{event}") };
             let through: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(through[field], serde_json::json!({"temperature": 1}));
-            assert_eq!(through["event_id"], "e1");
+            assert_eq!(
+                through,
+                json!({ "type": event, "event_id": "e1", field: { "temperature": 1 } })
+            );
             assert_eq!(kept, [format!("{field}.instructions"), format!("{field}.voice")]);
         }
     }
 
     #[test]
-    fn equal_values_and_other_events_pass_byte_for_byte() {
+    fn what_stands_beside_the_settings_counts_as_settings() {
+        let sent = r#"{"type":"session.update","voice":"b","x":1}"#;
+        let mut guard = guard();
+        let Verdict::Rewrite { text, kept } = guard.client(sent) else { panic!("forwarded") };
+        assert_eq!(text, r#"{"type":"session.update","x":1}"#);
+        assert_eq!(kept, ["voice"]);
+    }
+
+    #[test]
+    fn equal_values_and_plain_events_pass_byte_for_byte() {
         for sent in [
             r#"{ "type":"session.update", "session":{ "model":"m", "voice":"a" } }"#,
             r#"{"type":"input_audio_buffer.append","audio":"AAAA"}"#,
+            r#"{"type":"input_audio_buffer.append","audio":"A\n"}"#,
             r#"{"type":"response.create"}"#,
-            r#"{"no":"type"}"#,
+            r#"{"type":"response.create","response":{"input":"text","metadata":{}}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":"user"}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"function_call_output"}}"#,
+            r#"{"type":"conversation.item.create"}"#,
         ] {
             assert_eq!(guard().client(sent), Verdict::Forward(sent));
         }
@@ -171,21 +412,41 @@ mod tests {
 
     #[test]
     fn what_cannot_be_judged_is_not_forwarded() {
-        for sent in [
-            "",
-            "[]",
-            "{",
-            r#"{"type":"session.update","type":"x","session":{"voice":"b"}}"#,
-            r#"{"type":"session.update","session":{"voice":"a","\u0076oice":"b"}}"#,
-            r#"{"type":"session.update","session":null}"#,
-            r#"{"type":"session.update","session":[{"voice":"b"}]}"#,
-            r#"{"type":"x","a":"\ud800"}"#,
+        for (sent, code) in [
+            ("", "invalid_json"),
+            ("[]", "invalid_json"),
+            ("{", "invalid_json"),
+            (r#"{"type":"session.update","type":"x","session":{"voice":"b"}}"#, "invalid_json"),
+            (
+                r#"{"type":"session.update","session":{"voice":"a","\u0076oice":"b"}}"#,
+                "invalid_json",
+            ),
+            (r#"{"type":"x","a":"\ud800"}"#, "invalid_json"),
+            (r#"{"type":"session.update","session":null}"#, "invalid_value"),
+            (r#"{"type":"session.update","session":[{"voice":"b"}]}"#, "invalid_value"),
+            (r#"{"type":"Session.Update","session":{"voice":"b"}}"#, "invalid_value"),
+            (r#"{"type":"session.patch"}"#, "invalid_value"),
+            (r#"{"type":["session.update"]}"#, "invalid_event"),
+            (r#"{"no":"type"}"#, "invalid_event"),
         ] {
-            let verdict = guard().client(sent);
-            let Verdict::Reply(event) = verdict else { panic!("{sent}: {verdict:?}") };
-            let event: Value = serde_json::from_str(&event).unwrap();
-            assert_eq!(event["type"], "error", "{sent}");
+            assert_eq!(error(guard().client(sent))["code"], code, "{sent}");
         }
+        let deep = |depth: usize| {
+            let array = ["[".repeat(depth), "]".repeat(depth)].concat();
+            format!(r#"{{"type":"session.update","session":{{"x":{array}}}}}"#)
+        };
+        assert!(matches!(guard().client(&deep(62)), Verdict::Forward(_)));
+        assert_eq!(error(guard().client(&deep(63)))["code"], "invalid_json");
+    }
+
+    #[test]
+    fn a_reply_names_the_event_that_it_is_about() {
+        let mut guard = guard();
+        let sent = r#"{"type":"unknown","event_id":"e7"}"#;
+        let error = error(guard.client(sent));
+        assert_eq!((&error["event_id"], &error["param"]), (&"e7".into(), &"type".into()));
+        let first = guard.client(sent);
+        assert_ne!(first, guard.client(sent), "events have names of their own");
     }
 
     #[test]
@@ -195,8 +456,90 @@ mod tests {
     }
 
     #[test]
+    fn locked_instructions_let_no_other_instructs() {
+        let refused = [
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":"system"}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":"developer"}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":"System"}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":null}}"#,
+            r#"{"type":"conversation.item.create","item":[{"role":"system"}]}"#,
+            r#"{"type":"decision.item.create","item":{"role":"system"}}"#,
+            r#"{"type":"response.item.create","item":{"role":"system"}}"#,
+            r#"{"type":"session.instructions.append","content":"x"}"#,
+            r#"{"type":"prompt","prompt":"x"}"#,
+        ];
+        for set in [r#"{"instructions":"i"}"#, r#"{"prompt":{"id":"p"}}"#] {
+            for sent in refused {
+                let error = error(guard_over(set).client(sent));
+                assert_eq!(error["code"], "immutable_field_update", "{sent}");
+            }
+        }
+        for sent in refused {
+            assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
+        }
+        let sent = r#"{"type":"conversation.item.create","item":{"type":"mcp_list_tools"}}"#;
+        assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
+        assert_eq!(guard_over(r#"{"instructions":"i"}"#).client(sent), Verdict::Forward(sent));
+        let error = error(guard_over(r#"{"tools":[]}"#).client(sent));
+        assert_eq!(error["param"], "item.role");
+    }
+
+    #[test]
+    fn the_input_of_a_response_loses_what_instructs() {
+        let sent = r#"{"type":"response.create","response":{"input":[{"role":"system"},{"role":"user"},{"role":"developer"},{"type":"mcp_list_tools"},"x"]}}"#;
+        let Verdict::Rewrite { text, kept } = guard().client(sent) else { panic!("forwarded") };
+        let through: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(through["response"], json!({ "input": [{ "role": "user" }] }));
+        let places = [0, 2, 3, 4].map(|place| format!("response.input[{place}]"));
+        assert_eq!(kept, places);
+        assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
+
+        let sent = r#"{"type":"response.create","response":{"input":{"role":"system"}}}"#;
+        let Verdict::Rewrite { text, kept } = guard().client(sent) else { panic!("forwarded") };
+        assert_eq!(text, r#"{"response":{},"type":"response.create"}"#);
+        assert_eq!(kept, ["response.input"]);
+        assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
+    }
+
+    #[test]
+    fn a_change_may_be_refused_instead() {
+        let rules = SessionRules::default().with_on_change(OnChange::Refuse);
+        let mut guard = guard_by(r#"{"voice":"a"}"#, rules);
+        let sent = r#"{"type":"session.update","session":{"voice":"b","x":1}}"#;
+        let error = error(guard.client(sent));
+        assert_eq!(error["code"], "immutable_field_update");
+        assert_eq!(error["param"], "session.voice");
+        let sent = r#"{"type":"session.update","session":{"voice":"a","x":1}}"#;
+        assert_eq!(guard.client(sent), Verdict::Forward(sent));
+    }
+
+    #[test]
+    fn an_event_that_is_only_completed_is_rewritten_whatever_happens_to_changes() {
+        let settings = Settings::parse(r#"{"turn_detection":{"x":1}}"#).unwrap();
+        let lock = Lock::nothing().and(["turn_detection.x"]).unwrap();
+        let grants = Grants::default().with_session(settings).with_lock(lock);
+        for on_change in [OnChange::Keep, OnChange::Refuse] {
+            let rules = SessionRules::default().with_on_change(on_change);
+            let mut guard = SessionGuard::with_rules(&grants, None, Arc::new(rules));
+            for (sent, through) in [
+                (
+                    r#"{"type":"session.update","session":{"turn_detection":{"y":2}}}"#,
+                    r#"{"session":{"turn_detection":{"x":1,"y":2}},"type":"session.update"}"#,
+                ),
+                (
+                    r#"{"type":"session.update","turn_detection":{"y":2}}"#,
+                    r#"{"turn_detection":{"x":1,"y":2},"type":"session.update"}"#,
+                ),
+            ] {
+                let expected = Verdict::Rewrite { text: through.to_owned(), kept: Vec::new() };
+                assert_eq!(guard.client(sent), expected);
+            }
+        }
+    }
+
+    #[test]
     fn the_model_that_a_session_is_bound_to_is_locked() {
-        let guard = SessionGuard::new(&Grants::default(), Some("m"));
+        let mut guard = SessionGuard::new(&Grants::default(), Some("m"));
         let update =
             |model| format!(r#"{{"type":"session.update","session":{{"model":"{model}"}}}}"#);
         assert!(matches!(guard.client(&update("m")), Verdict::Forward(_)));
@@ -205,8 +548,74 @@ mod tests {
 
     #[test]
     fn without_a_lock_everything_is_forwarded() {
-        let guard = SessionGuard::new(&Grants::default(), None);
+        let mut guard = SessionGuard::new(&Grants::default(), None);
         assert!(guard.is_idle());
         assert_eq!(guard.client("not json"), Verdict::Forward("not json"));
+        assert!(!guard_over(r#"{"voice":"a"}"#).is_idle());
+    }
+
+    #[test]
+    fn all_locks_when_the_conversation_begins_if_the_profile_says_so() {
+        let update = r#"{"type":"session.update","session":{"instructions":"mine"}}"#;
+        let other = r#"{"type":"session.update","session":{"instructions":"others","speed":2}}"#;
+        for begins in [
+            r#"{"type":"input_audio_buffer.append","audio":"AAAA"}"#,
+            r#"{"type":"input_audio_buffer.append","audio":"\u0041"}"#,
+            r#"{"type":"response.create"}"#,
+            r#"{"type":"conversation.item.create","item":{"role":"user"}}"#,
+            r#"{"type":"session.instructions.append","content":"x"}"#,
+        ] {
+            let rules = SessionRules::default().with_lock_when_begun(true);
+            let mut guard = SessionGuard::with_rules(&Grants::default(), None, Arc::new(rules));
+            assert!(!guard.is_idle());
+            assert_eq!(guard.client(update), Verdict::Forward(update));
+            guard.client(begins);
+            assert_eq!(guard.client(update), Verdict::Forward(update), "equal to what was set");
+            let Verdict::Rewrite { kept, .. } = guard.client(other) else { panic!("{begins}") };
+            assert_eq!(kept, ["session.instructions", "session.speed"]);
+            assert_eq!(guard.client(update), Verdict::Forward(update), "and still is");
+        }
+    }
+
+    #[test]
+    fn what_was_locked_from_the_start_stays_when_the_conversation_begins() {
+        let rules = SessionRules::default().with_lock_when_begun(true);
+        let mut guard = guard_by(r#"{"voice":"a"}"#, rules);
+        guard.client(r#"{"type":"session.update","session":{"voice":"b","speed":2}}"#);
+        guard.client(r#"{"type":"response.create"}"#);
+        let sent = r#"{"type":"session.update","session":{"voice":"a","speed":2}}"#;
+        assert_eq!(guard.client(sent), Verdict::Forward(sent));
+    }
+
+    #[test]
+    fn after_its_end_a_session_takes_nothing() {
+        let mut guard = guard();
+        let close = r#"{"type":"session.close"}"#;
+        assert_eq!(guard.client(close), Verdict::Forward(close));
+        for sent in [r#"{"type":"input_audio_buffer.append","audio":"AAAA"}"#, close] {
+            assert_eq!(error(guard.client(sent))["code"], "session_ended");
+        }
+    }
+
+    #[test]
+    fn the_opening_sets_what_the_key_sets() {
+        let opening = guard().opening().unwrap();
+        let expected = json!({
+            "type": "session.update",
+            "session": { "type": "realtime", "voice": "a", "instructions": "Be kind.", "tools": [] },
+        });
+        assert_eq!(serde_json::from_str::<Value>(&opening).unwrap(), expected);
+        let of_type = guard_over(r#"{"type":"transcription","speed":1}"#).opening().unwrap();
+        assert!(of_type.contains(r#""type":"transcription""#));
+        assert_eq!(guard_over(r#"{"model":"m","type":"realtime"}"#).opening(), None);
+        assert_eq!(SessionGuard::new(&Grants::default(), None).opening(), None);
+    }
+
+    #[test]
+    fn bounds_are_those_of_the_rules() {
+        let rules = SessionRules::default().with_binary(true).with_max_message_len(7);
+        let other = guard_by("{}", rules);
+        assert_eq!((other.takes_binary(), other.max_message_len()), (true, 7));
+        assert_eq!((guard().takes_binary(), guard().max_message_len()), (false, 16 * 1024 * 1024));
     }
 }

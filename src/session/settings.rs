@@ -4,11 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{
-    Fault,
-    lock::{is_group, join},
-    parse,
-};
+use super::{Fault, SessionRules, parse};
 
 /// How deep settings may be nested.
 const MAX_DEPTH: usize = 32;
@@ -23,7 +19,7 @@ const MAX_DEPTH: usize = 32;
 /// assert!(Settings::parse(r#"{"voice": "marin", "voice": "cedar"}"#).is_err());
 /// # Ok::<(), tower_realtime_auth::InvalidSettings>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Settings(Arc<Map<String, Value>>);
 
 impl Settings {
@@ -54,8 +50,13 @@ impl Settings {
     /// ```
     #[must_use]
     pub fn updated(&self, update: &Self) -> Self {
+        self.updated_by(&update.0, &SessionRules::default())
+    }
+
+    /// The same, with the groups that `rules` know.
+    pub(crate) fn updated_by(&self, update: &Map<String, Value>, rules: &SessionRules) -> Self {
         let mut merged = Map::clone(&self.0);
-        merge("", &mut merged, &update.0);
+        merge("", &mut merged, update, rules);
         Self::from_map(merged)
     }
 
@@ -81,12 +82,17 @@ impl fmt::Debug for Settings {
     }
 }
 
-fn merge(parent: &str, base: &mut Map<String, Value>, update: &Map<String, Value>) {
+fn merge(
+    parent: &str,
+    base: &mut Map<String, Value>,
+    update: &Map<String, Value>,
+    rules: &SessionRules,
+) {
     for (name, value) in update {
-        let path = join(parent, name);
+        let path = if parent.is_empty() { name.clone() } else { format!("{parent}.{name}") };
         match (base.get_mut(name), value) {
-            (Some(Value::Object(base)), Value::Object(update)) if is_group(&path) => {
-                merge(&path, base, update);
+            (Some(Value::Object(base)), Value::Object(update)) if rules.is_group(&path) => {
+                merge(&path, base, update, rules);
             }
             _ => {
                 base.insert(name.clone(), value.clone());

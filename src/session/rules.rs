@@ -1,0 +1,278 @@
+//! What the clients of a provider may send in a session, and what of it is a setting.
+
+use std::{borrow::Cow, sync::Arc};
+
+/// The longest message of a client unless told otherwise: OpenAI's clients send up to 15 MiB of
+/// audio in one event.
+const MAX_MESSAGE_LEN: usize = 16 * 1024 * 1024;
+
+/// What an event of the client carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Carries {
+    /// Nothing that could be a setting.
+    Nothing,
+    /// Settings of the session, in the field of this name.
+    SessionSettings(Box<str>),
+    /// Settings of one response, in the field of this name.
+    ResponseSettings(Box<str>),
+    /// An item of the conversation, in the field of this name. One from the system or a developer
+    /// is an instruction.
+    Item(Box<str>),
+    /// An instruction.
+    Instruction,
+    /// The end of the session.
+    End,
+}
+
+/// What becomes of a change to a locked setting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnChange {
+    /// The locked value is kept and the rest of the event goes through, as with Gemini. Several
+    /// real clients send such changes by themselves, and one stops for good at an error.
+    #[default]
+    Keep,
+    /// The event is refused with an error event, code `immutable_field_update`, as with OpenAI
+    /// Live.
+    Refuse,
+}
+
+/// What the clients of a provider may send in a session, and what of it is a setting.
+///
+/// The default knows every client event of OpenAI Realtime (general availability, beta,
+/// transcription, translation), OpenAI Live, xAI, Swaram and Decart:
+///
+/// | event | carries |
+/// |---|---|
+/// | `session.update`, `transcription_session.update`, `session.start` | settings in `session` |
+/// | `response.create` | settings of one response in `response`, items in its `input` |
+/// | `conversation.item.create`, `decision.item.create`, `response.item.create` | an item |
+/// | `session.instructions.append`, `session.thinking.append`, `session.commentary.append`, `decision.create`, `prompt`, `set_image` | an instruction |
+/// | `session.close` | the end |
+/// | `input_audio_buffer.*`, `output_audio_buffer.clear`, `conversation.item.delete`, `.retrieve`, `.truncate`, `response.cancel`, `session.input_audio*`, `livekit_join`, … | nothing |
+///
+/// Any other event is refused while something is locked: what it means cannot be judged.
+///
+/// ```
+/// use tower_realtime_auth::{Carries, OnChange, Profile, SessionRules};
+///
+/// let rules = SessionRules::default()
+///     .with_event("agent.configure", Carries::SessionSettings("agent".into()))
+///     .with_event("agent.ping", Carries::Nothing)
+///     .with_alias("speaker", "audio.output.voice")
+///     .with_on_change(OnChange::Refuse);
+/// let profile = Profile::default().with_session_rules(rules);
+/// ```
+#[derive(Debug, Clone)]
+pub struct SessionRules {
+    events: Arc<[(Box<str>, Carries)]>,
+    aliases: Arc<[(Box<str>, Box<str>)]>,
+    on_change: OnChange,
+    locks_when_begun: bool,
+    takes_binary: bool,
+    max_message_len: usize,
+}
+
+impl Default for SessionRules {
+    fn default() -> Self {
+        let carries = |carries: Carries| move |event: &&str| (Box::from(*event), carries.clone());
+        let session = Carries::SessionSettings("session".into());
+        let events = [
+            PLAIN.iter().map(carries(Carries::Nothing)).collect::<Vec<_>>(),
+            SESSION_SETTINGS.iter().map(carries(session)).collect(),
+            vec![("response.create".into(), Carries::ResponseSettings("response".into()))],
+            ITEMS.iter().map(carries(Carries::Item("item".into()))).collect(),
+            INSTRUCTIONS.iter().map(carries(Carries::Instruction)).collect(),
+            vec![("session.close".into(), Carries::End)],
+        ];
+        let aliases = ALIASES.iter().map(|(alias, path)| (Box::from(*alias), Box::from(*path)));
+        Self {
+            events: events.into_iter().flatten().collect(),
+            aliases: aliases.collect(),
+            on_change: OnChange::default(),
+            locks_when_begun: false,
+            takes_binary: false,
+            max_message_len: MAX_MESSAGE_LEN,
+        }
+    }
+}
+
+impl SessionRules {
+    /// The same, with an event that carries this, whatever it carried before.
+    #[must_use]
+    pub fn with_event(self, event: &str, carries: Carries) -> Self {
+        let others = self.events.iter().filter(|(known, _)| **known != *event).cloned();
+        Self { events: others.chain([(event.into(), carries.clone())]).collect(), ..self }
+    }
+
+    /// The same, without knowledge of any event.
+    #[must_use]
+    pub fn without_events(self) -> Self {
+        Self { events: [].into(), ..self }
+    }
+
+    /// The same, with another spelling of the setting at the dotted `path`. The objects that the
+    /// path leads through are groups: each setting in them is judged by itself.
+    #[must_use]
+    pub fn with_alias(self, alias: &str, path: &str) -> Self {
+        let added = (alias.into(), path.into());
+        Self { aliases: self.aliases.iter().cloned().chain([added]).collect(), ..self }
+    }
+
+    /// What becomes of a change to a locked setting. The default is [`OnChange::Keep`].
+    #[must_use]
+    pub fn with_on_change(self, on_change: OnChange) -> Self {
+        Self { on_change, ..self }
+    }
+
+    /// Whether all settings lock when the conversation begins, which is when the client first
+    /// sends anything but session settings. Swaram's do; the default is no.
+    #[must_use]
+    pub fn with_lock_when_begun(self, locks_when_begun: bool) -> Self {
+        Self { locks_when_begun, ..self }
+    }
+
+    /// Whether binary messages carry nothing that could be a setting, audio for instance. The
+    /// default is no: they end the session with 1003.
+    #[must_use]
+    pub fn with_binary(self, takes_binary: bool) -> Self {
+        Self { takes_binary, ..self }
+    }
+
+    /// The longest message of a client, in bytes; past it the session ends with 1009. The default
+    /// is 16 MiB.
+    #[must_use]
+    pub fn with_max_message_len(self, max_message_len: usize) -> Self {
+        Self { max_message_len, ..self }
+    }
+
+    /// What an event of this type carries. `None`: it is not known.
+    #[must_use]
+    pub fn carries(&self, event: &str) -> Option<&Carries> {
+        self.events.iter().find(|(known, _)| **known == *event).map(|(_, carries)| carries)
+    }
+
+    pub(super) const fn on_change(&self) -> OnChange {
+        self.on_change
+    }
+
+    pub(super) const fn lock_when_begun(&self) -> bool {
+        self.locks_when_begun
+    }
+
+    pub(super) const fn takes_binary(&self) -> bool {
+        self.takes_binary
+    }
+
+    pub(super) const fn max_message_len(&self) -> usize {
+        self.max_message_len
+    }
+
+    /// The one path of a setting, whatever its spelling.
+    pub(super) fn canonical<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        for (alias, canonical) in self.aliases.iter() {
+            match path.strip_prefix(&**alias) {
+                Some("") => return Cow::Owned(canonical.to_string()),
+                Some(inside) if inside.starts_with('.') => {
+                    return Cow::Owned(format!("{canonical}{inside}"));
+                }
+                _ => {}
+            }
+        }
+        Cow::Borrowed(path)
+    }
+
+    /// The other spellings of a setting, by its one path.
+    pub(super) fn spellings<'a>(&'a self, canonical: &'a str) -> impl Iterator<Item = String> + 'a {
+        self.aliases.iter().filter_map(move |(alias, path)| {
+            let inside = canonical.strip_prefix(&**path)?;
+            (inside.is_empty() || inside.starts_with('.')).then(|| format!("{alias}{inside}"))
+        })
+    }
+
+    /// The aliases of what lies inside of the group at `path`.
+    pub(super) fn aliases_inside<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        self.aliases
+            .iter()
+            .filter(move |(_, inner)| is_inside(inner, path))
+            .map(|(alias, _)| &**alias)
+    }
+
+    /// Whether the object at `path` merely groups settings.
+    pub(super) fn is_group(&self, path: &str) -> bool {
+        self.aliases.iter().any(|(_, inner)| is_inside(inner, path))
+    }
+}
+
+/// Whether `path` lies inside of the object at `outer`.
+pub(super) fn is_inside(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The flat spelling (OpenAI's beta, xAI, Swaram) of what OpenAI now spells as a path.
+const ALIASES: [(&str, &str); 9] = [
+    ("voice", "audio.output.voice"),
+    ("speed", "audio.output.speed"),
+    ("output_audio_format", "audio.output.format"),
+    ("input_audio_format", "audio.input.format"),
+    ("input_audio_transcription", "audio.input.transcription"),
+    ("input_audio_noise_reduction", "audio.input.noise_reduction"),
+    ("turn_detection", "audio.input.turn_detection"),
+    ("modalities", "output_modalities"),
+    ("max_response_output_tokens", "max_output_tokens"),
+];
+
+/// What another setting would change by the back door: while the first is locked, so is the
+/// second. A prompt stored with the provider holds instructions and tools, and so does who answers
+/// in one's place (OpenAI Live).
+pub(super) const BACK_DOORS: [(&str, &str); 5] = [
+    ("instructions", "prompt"),
+    ("tools", "prompt"),
+    ("prompt", "instructions"),
+    ("instructions", "delegation"),
+    ("tools", "delegation"),
+];
+
+/// Beside the settings of a session or a response, and none themselves.
+pub(super) const NO_SETTINGS: [&str; 5] = ["conversation", "event_id", "id", "metadata", "object"];
+
+const SESSION_SETTINGS: [&str; 3] =
+    ["session.update", "transcription_session.update", "session.start"];
+
+const ITEMS: [&str; 3] =
+    ["conversation.item.create", "decision.item.create", "response.item.create"];
+
+const INSTRUCTIONS: [&str; 6] = [
+    "session.instructions.append",
+    "session.thinking.append",
+    "session.commentary.append",
+    "decision.create",
+    // Decart
+    "prompt",
+    "set_image",
+];
+
+/// The most frequent first.
+const PLAIN: [&str; 16] = [
+    // OpenAI Realtime, xAI, Swaram
+    "input_audio_buffer.append",
+    "input_audio_buffer.commit",
+    "input_audio_buffer.clear",
+    "output_audio_buffer.clear",
+    "response.cancel",
+    "conversation.item.delete",
+    "conversation.item.retrieve",
+    "conversation.item.truncate",
+    // OpenAI Realtime, translation
+    "session.input_audio_buffer.append",
+    // OpenAI Live
+    "session.input_audio.append",
+    "session.input_audio.mute",
+    "session.input_audio.unmute",
+    "session.output_audio.fixture.play",
+    "decision.item.delete",
+    "transport.dtmf.send",
+    // Decart
+    "livekit_join",
+];
