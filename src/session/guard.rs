@@ -86,10 +86,20 @@ struct Refused {
     param: Option<String>,
 }
 
-/// What was found to be passed on.
-enum Judged {
-    Same,
-    Changed { kept: Vec<String> },
+/// What was done to an event that may be passed on.
+#[derive(Default)]
+struct Judged {
+    /// The paths taken out.
+    kept: Vec<String>,
+    /// Whether something was put in.
+    completed: bool,
+}
+
+impl Judged {
+    fn add(&mut self, more: Self) {
+        self.kept.extend(more.kept);
+        self.completed |= more.completed;
+    }
 }
 
 impl SessionGuard {
@@ -152,7 +162,8 @@ impl SessionGuard {
             return Verdict::Forward(text);
         }
         if self.state != State::Ended
-            && let Some(kind) = plain_type(text)
+            && let Some(kind) =
+                plain_type(text, |name| self.rules.is_member(name, &Carries::Nothing))
             && self.rules.carries(kind) == Some(&Carries::Nothing)
         {
             self.begin();
@@ -163,8 +174,8 @@ impl SessionGuard {
             Err(refused) => return self.reply(refused, Value::Null),
         };
         match self.judge(&mut event) {
-            Ok(Judged::Same) => Verdict::Forward(text),
-            Ok(Judged::Changed { kept }) => {
+            Ok(Judged { kept, completed: false }) if kept.is_empty() => Verdict::Forward(text),
+            Ok(Judged { kept, .. }) => {
                 Verdict::Rewrite { text: Value::Object(event).to_string(), kept }
             }
             Err(refused) => {
@@ -188,80 +199,76 @@ impl SessionGuard {
             let message = "Events of this type are not taken while settings are locked.";
             return Err(Refused::new("invalid_value", message).at("type"));
         };
-        match carries {
+        if !matches!(carries, Carries::SessionSettings(_) | Carries::End) {
+            self.begin();
+        }
+        let mut judged = self.take_out_strangers(event, &carries);
+        match &carries {
             Carries::SessionSettings(field) => {
-                let judged = self.judge_settings(event, &field)?;
-                self.follow(event, &field);
-                Ok(judged)
+                judged.add(self.judge_settings(event, field)?);
+                self.follow(event, field);
             }
-            Carries::ResponseSettings(field) => {
-                self.begin();
-                self.judge_settings(event, &field)
-            }
+            Carries::ResponseSettings(field) => judged.add(self.judge_settings(event, field)?),
             Carries::Item(field) => {
-                self.begin();
-                if event.get(&*field).is_none_or(|item| items::passes(&self.held(), item)) {
-                    return Ok(Judged::Same);
+                if !event.get(&**field).is_none_or(|item| items::passes(&self.held(), item)) {
+                    let message = "Instructions and tools are locked for this session: only items \
+                                   of the user and the assistant may be added.";
+                    return Err(Refused::locked(message).at(&**field));
                 }
-                let message = "The instructions and tools of this session are locked: the item \
-                               must be an object with the role 'user' or 'assistant'.";
-                Err(Refused::locked(message).at(format!("{field}.role")))
             }
             Carries::Instruction => {
-                self.begin();
-                if items::may_instruct(&self.held()) {
-                    return Ok(Judged::Same);
+                if !items::may_instruct(&self.held()) {
+                    let message = "Instructions are locked for this session.";
+                    return Err(Refused::locked(message).at("type"));
                 }
-                Err(Refused::locked("The instructions of this session are locked.").at("type"))
             }
-            Carries::Nothing => {
-                self.begin();
-                Ok(Judged::Same)
+            Carries::Nothing => {}
+            Carries::End => self.state = State::Ended,
+        }
+        match (judged.kept.first(), self.rules.on_change()) {
+            (Some(path), OnChange::Refuse) => {
+                let message = "This is locked for the session.";
+                Err(Refused::locked(message).at(path))
             }
-            Carries::End => {
-                self.state = State::Ended;
-                Ok(Judged::Same)
-            }
+            _ => Ok(judged),
         }
     }
 
-    /// Judges an event with settings in `field`. What stands beside counts as settings too.
+    /// Takes out what no such event has beside its `type` and what it carries.
+    fn take_out_strangers(&self, event: &mut Map<String, Value>, carries: &Carries) -> Judged {
+        let mut judged = Judged::default();
+        event.retain(|name, value| {
+            let passes = name == "type"
+                || carries.field().is_some_and(|field| name == field)
+                || (self.rules.is_member(name, carries) && !value.is_object() && !value.is_array());
+            if !passes {
+                judged.kept.push(name.clone());
+            }
+            passes
+        });
+        judged
+    }
+
+    /// Judges the settings in `field`.
     fn judge_settings(
         &self,
         event: &mut Map<String, Value>,
         field: &str,
     ) -> Result<Judged, Refused> {
-        let held = self.held();
-        let mut settings = match event.remove(field) {
-            Some(Value::Object(settings)) => Some(settings),
-            None => None,
-            Some(other) => {
-                event.insert(field.to_owned(), other);
+        let settings = match event.get_mut(field) {
+            Some(Value::Object(settings)) => settings,
+            None => return Ok(Judged::default()),
+            Some(_) => {
                 let message = "The settings of the event are not an object.";
                 return Err(Refused::new("invalid_value", message).at(field));
             }
         };
-        let kind = event.remove("type");
-        let beside = held.filter(event);
-        let mut kept = beside.kept;
-        let mut completed = beside.completed;
-        if let Some(settings) = &mut settings {
-            let input = items::filter_input(&held, settings);
-            let inside = held.filter(settings);
-            let paths = input.into_iter().chain(inside.kept);
-            kept.extend(paths.map(|path| format!("{field}.{path}")));
-            completed |= inside.completed;
-        }
-        event.extend(kind.map(|kind| ("type".to_owned(), kind)));
-        event.extend(settings.map(|settings| (field.to_owned(), Value::Object(settings))));
-        match (kept.first(), self.rules.on_change()) {
-            (None, _) if !completed => Ok(Judged::Same),
-            (Some(path), OnChange::Refuse) => {
-                let message = format!("'{path}' is locked for this session.");
-                Err(Refused::locked(message).at(path.clone()))
-            }
-            _ => Ok(Judged::Changed { kept }),
-        }
+        let held = self.held();
+        let mut kept = items::filter(&held, settings);
+        let filtered = held.filter(settings);
+        kept.extend(filtered.kept);
+        let kept = kept.into_iter().map(|path| format!("{field}.{path}")).collect();
+        Ok(Judged { kept, completed: filtered.completed })
     }
 
     /// Notes what the client has set, if that is to be locked once the conversation begins.
@@ -386,12 +393,34 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_the_settings_counts_as_settings() {
-        let sent = r#"{"type":"session.update","voice":"b","x":1}"#;
-        let mut guard = guard();
-        let Verdict::Rewrite { text, kept } = guard.client(sent) else { panic!("forwarded") };
-        assert_eq!(text, r#"{"type":"session.update","x":1}"#);
-        assert_eq!(kept, ["voice"]);
+    fn what_no_event_has_is_taken_out() {
+        for (sent, through, strangers) in [
+            (
+                r#"{"type":"session.update","voice":"b","event_id":"e"}"#,
+                r#"{"event_id":"e","type":"session.update"}"#,
+                &["voice"][..],
+            ),
+            (
+                r#"{"type":"response.create","Response":{}}"#,
+                r#"{"type":"response.create"}"#,
+                &["Response"],
+            ),
+            (
+                r#"{"type":"input_audio_buffer.append","audio":"A","session":{},"x":1}"#,
+                r#"{"audio":"A","type":"input_audio_buffer.append"}"#,
+                &["session", "x"],
+            ),
+            (
+                r#"{"type":"input_audio_buffer.append","audio":{},"event_id":[]}"#,
+                r#"{"type":"input_audio_buffer.append"}"#,
+                &["audio", "event_id"],
+            ),
+        ] {
+            let mut guard = guard();
+            let Verdict::Rewrite { text, kept } = guard.client(sent) else { panic!("{sent}") };
+            assert_eq!(text, through);
+            assert_eq!(kept, strangers);
+        }
     }
 
     #[test]
@@ -462,6 +491,7 @@ mod tests {
             r#"{"type":"conversation.item.create","item":{"type":"message","role":"developer"}}"#,
             r#"{"type":"conversation.item.create","item":{"type":"message","role":"System"}}"#,
             r#"{"type":"conversation.item.create","item":{"type":"message","role":null}}"#,
+            r#"{"type":"conversation.item.create","item":{"Role":"system"}}"#,
             r#"{"type":"conversation.item.create","item":[{"role":"system"}]}"#,
             r#"{"type":"decision.item.create","item":{"role":"system"}}"#,
             r#"{"type":"response.item.create","item":{"role":"system"}}"#,
@@ -481,7 +511,7 @@ mod tests {
         assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
         assert_eq!(guard_over(r#"{"instructions":"i"}"#).client(sent), Verdict::Forward(sent));
         let error = error(guard_over(r#"{"tools":[]}"#).client(sent));
-        assert_eq!(error["param"], "item.role");
+        assert_eq!(error["param"], "item");
     }
 
     #[test]
@@ -489,8 +519,8 @@ mod tests {
         let sent = r#"{"type":"response.create","response":{"input":[{"role":"system"},{"role":"user"},{"role":"developer"},{"type":"mcp_list_tools"},"x"]}}"#;
         let Verdict::Rewrite { text, kept } = guard().client(sent) else { panic!("forwarded") };
         let through: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(through["response"], json!({ "input": [{ "role": "user" }] }));
-        let places = [0, 2, 3, 4].map(|place| format!("response.input[{place}]"));
+        assert_eq!(through["response"], json!({ "input": [{ "role": "user" }, "x"] }));
+        let places = [0, 2, 3].map(|place| format!("response.input[{place}]"));
         assert_eq!(kept, places);
         assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
 
@@ -521,16 +551,10 @@ mod tests {
         for on_change in [OnChange::Keep, OnChange::Refuse] {
             let rules = SessionRules::default().with_on_change(on_change);
             let mut guard = SessionGuard::with_rules(&grants, None, Arc::new(rules));
-            for (sent, through) in [
-                (
-                    r#"{"type":"session.update","session":{"turn_detection":{"y":2}}}"#,
-                    r#"{"session":{"turn_detection":{"x":1,"y":2}},"type":"session.update"}"#,
-                ),
-                (
-                    r#"{"type":"session.update","turn_detection":{"y":2}}"#,
-                    r#"{"turn_detection":{"x":1,"y":2},"type":"session.update"}"#,
-                ),
-            ] {
+            for (sent, through) in [(
+                r#"{"type":"session.update","session":{"turn_detection":{"y":2}}}"#,
+                r#"{"session":{"turn_detection":{"x":1,"y":2}},"type":"session.update"}"#,
+            )] {
                 let expected = Verdict::Rewrite { text: through.to_owned(), kept: Vec::new() };
                 assert_eq!(guard.client(sent), expected);
             }

@@ -4,7 +4,8 @@
 //!    leads inside of it.
 //! 2. Only groups are looked into: objects that the aliases of the rules lead through (`audio`,
 //!    `audio.input`, `audio.output`).
-//! 3. The spellings of one setting are one, in every direction.
+//! 3. The spellings of one setting are one, in every direction, and so are those that only a lax
+//!    server takes for it (`Voice`).
 //! 4. A value equal to the locked one may always be sent.
 
 #[cfg(feature = "mint")]
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{
     Lock, SessionRules, Settings,
     lock::Extent,
-    rules::{BACK_DOORS, NO_SETTINGS, is_inside},
+    rules::{BACK_DOORS, NO_SETTINGS, fold, is_inside},
 };
 
 /// What is locked in one session, and by what rules it is read.
@@ -215,12 +216,13 @@ impl<'a> Held<'a> {
     /// stand in it, or it would fall back to the default. Answers whether it did not yet.
     fn complete(&self, path: &str, object: &mut Map<String, Value>) -> bool {
         let mut completed = false;
-        for named in self.named().filter(|_| !self.rules.is_group(path)) {
+        for spelled in self.lock.paths().iter().filter(|_| !self.rules.is_group(path)) {
+            let named = self.rules.canonical(spelled);
             let inner = named.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'));
             if let (Some(inner), Some(value)) = (inner, self.set(&named))
                 && at(object, inner) != Some(value)
             {
-                put(object, inner, value);
+                put(object, ending(spelled, inner), value);
                 completed = true;
             }
         }
@@ -247,12 +249,19 @@ fn names_another(models: &[Arc<str>], is_model: bool, value: &Value) -> bool {
     }
 }
 
-/// The value at a dotted path.
+/// The value at a dotted path, which is folded.
 fn at<'v>(settings: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+    let get = |name| settings.iter().find(|(known, _)| fold(known) == name).map(|(_, value)| value);
     match path.split_once('.') {
-        None => settings.get(path),
-        Some((group, inner)) => at(settings.get(group)?.as_object()?, inner),
+        None => get(path),
+        Some((group, inner)) => at(get(group)?.as_object()?, inner),
     }
+}
+
+/// The last names of `spelled`, as many as `inner` has.
+fn ending<'p>(spelled: &'p str, inner: &str) -> &'p str {
+    let dots = spelled.rmatch_indices('.').nth(inner.split('.').count() - 1);
+    dots.and_then(|(dot, _)| spelled.get(dot + 1..)).unwrap_or(spelled)
 }
 
 /// Puts `value` at a dotted path, through objects that are made where there are none.

@@ -1,8 +1,11 @@
-//! Items of the conversation that would instruct the model in the place of locked settings.
+//! What would instruct the model, or give it tools, in the place of locked settings.
 
 use serde_json::{Map, Value};
 
-use super::Held;
+use super::{
+    Held,
+    rules::{NO_ITEMS, fold},
+};
 
 /// Whose messages are no instructions.
 const SPEAKERS: [&str; 3] = ["user", "assistant", "tool"];
@@ -13,39 +16,54 @@ pub(super) fn may_instruct(held: &Held<'_>) -> bool {
 }
 
 /// Whether `item` may stand in the conversation.
-///
-/// OpenAI's items with the role `system` or `developer` instruct the model, and the item
-/// `mcp_list_tools` gives it tools. A role that is not known may be either.
 pub(super) fn passes(held: &Held<'_>, item: &Value) -> bool {
-    let gives_tools = || item.get("type").is_some_and(|kind| kind == "mcp_list_tools");
-    if gives_tools() && held.locks("tools") {
-        return false;
-    }
-    may_instruct(held)
-        || item.as_object().is_some_and(|item| {
-            item.get("role").is_none_or(|role| SPEAKERS.iter().any(|speaker| role == speaker))
-        })
+    (may_instruct(held) || !instructs(item)) && (!held.locks("tools") || !gives_tools(item))
 }
 
-/// Takes out of the settings' `input` what may not stand in the conversation.
-pub(super) fn filter_input(held: &Held<'_>, settings: &mut Map<String, Value>) -> Vec<String> {
-    let Some(Value::Array(items)) = settings.get_mut("input") else {
-        let is_text = settings.get("input").is_none_or(Value::is_string);
-        if is_text || may_instruct(held) {
-            return Vec::new();
-        }
-        settings.remove("input");
-        return vec!["input".to_owned()];
-    };
+/// Takes out of `settings` what may not stand in the conversation: of `input`, whose elements are
+/// items, and of whatever else has room for items.
+pub(super) fn filter(held: &Held<'_>, settings: &mut Map<String, Value>) -> Vec<String> {
     let mut kept = Vec::new();
-    let mut index = 0;
-    items.retain(|item| {
-        let passes = passes(held, item);
-        if !passes {
-            kept.push(format!("input[{index}]"));
+    settings.retain(|name, value| {
+        if NO_ITEMS.contains(&&*fold(name)) || passes(held, value) {
+            return true;
         }
-        index += 1;
-        passes
+        let Value::Array(items) = value else {
+            kept.push(name.clone());
+            return false;
+        };
+        let mut index = 0;
+        items.retain(|item| {
+            let passes = passes(held, item);
+            if !passes {
+                kept.push(format!("{name}[{index}]"));
+            }
+            index += 1;
+            passes
+        });
+        true
     });
     kept
+}
+
+/// Whether there is a message of the system or a developer in `value`. A role that is not known
+/// may be theirs.
+fn instructs(value: &Value) -> bool {
+    has(value, &|name, value| name == "role" && !SPEAKERS.iter().any(|speaker| value == speaker))
+}
+
+/// Whether there is an item in `value` that lists the tools of a server.
+fn gives_tools(value: &Value) -> bool {
+    has(value, &|name, value| name == "type" && value == "mcp_list_tools")
+}
+
+/// Whether a member like that is anywhere in `value`.
+fn has(value: &Value, member: &dyn Fn(&str, &Value) -> bool) -> bool {
+    match value {
+        Value::Object(object) => {
+            object.iter().any(|(name, value)| member(&fold(name), value) || has(value, member))
+        }
+        Value::Array(items) => items.iter().any(|item| has(item, member)),
+        _ => false,
+    }
 }

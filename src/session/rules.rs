@@ -25,6 +25,18 @@ pub enum Carries {
     End,
 }
 
+impl Carries {
+    /// The field that it stands in.
+    pub(super) fn field(&self) -> Option<&str> {
+        match self {
+            Self::SessionSettings(field) | Self::ResponseSettings(field) | Self::Item(field) => {
+                Some(field)
+            }
+            Self::Nothing | Self::Instruction | Self::End => None,
+        }
+    }
+}
+
 /// What becomes of a change to a locked setting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -52,7 +64,9 @@ pub enum OnChange {
 /// | `session.close` | the end |
 /// | `input_audio_buffer.*`, `output_audio_buffer.clear`, `conversation.item.delete`, `.retrieve`, `.truncate`, `response.cancel`, `session.input_audio*`, `livekit_join`, … | nothing |
 ///
-/// Any other event is refused while something is locked: what it means cannot be judged.
+/// Any other event is refused while something is locked: what it means cannot be judged. What an
+/// event has beside that field and the members known by name ([`with_member`](Self::with_member))
+/// is taken out.
 ///
 /// ```
 /// use tower_realtime_auth::{Carries, OnChange, Profile, SessionRules};
@@ -67,6 +81,7 @@ pub enum OnChange {
 #[derive(Debug, Clone)]
 pub struct SessionRules {
     events: Arc<[(Box<str>, Carries)]>,
+    members: Arc<[Box<str>]>,
     aliases: Arc<[(Box<str>, Box<str>)]>,
     on_change: OnChange,
     locks_when_begun: bool,
@@ -89,6 +104,7 @@ impl Default for SessionRules {
         let aliases = ALIASES.iter().map(|(alias, path)| (Box::from(*alias), Box::from(*path)));
         Self {
             events: events.into_iter().flatten().collect(),
+            members: MEMBERS.iter().map(|name| Box::from(*name)).collect(),
             aliases: aliases.collect(),
             on_change: OnChange::default(),
             locks_when_begun: false,
@@ -112,11 +128,18 @@ impl SessionRules {
         Self { events: [].into(), ..self }
     }
 
+    /// The same, with a member that events may have beside what they carry: a text, a number, a
+    /// truth value or null, and no setting.
+    #[must_use]
+    pub fn with_member(self, name: &str) -> Self {
+        Self { members: self.members.iter().cloned().chain([name.into()]).collect(), ..self }
+    }
+
     /// The same, with another spelling of the setting at the dotted `path`. The objects that the
     /// path leads through are groups: each setting in them is judged by itself.
     #[must_use]
     pub fn with_alias(self, alias: &str, path: &str) -> Self {
-        let added = (alias.into(), path.into());
+        let added = (fold(alias).into(), fold(path).into());
         Self { aliases: self.aliases.iter().cloned().chain([added]).collect(), ..self }
     }
 
@@ -153,6 +176,16 @@ impl SessionRules {
         self.events.iter().find(|(known, _)| **known == *event).map(|(_, carries)| carries)
     }
 
+    /// Whether an event that carries this may have a member of this name beside.
+    pub(super) fn is_member(&self, name: &str, carries: &Carries) -> bool {
+        let of_its_kind: &[&str] = match carries {
+            Carries::Nothing | Carries::End => &PLAIN_MEMBERS,
+            Carries::Instruction => &INSTRUCTION_MEMBERS,
+            Carries::SessionSettings(_) | Carries::ResponseSettings(_) | Carries::Item(_) => &[],
+        };
+        of_its_kind.contains(&name) || self.members.iter().any(|known| **known == *name)
+    }
+
     pub(super) const fn on_change(&self) -> OnChange {
         self.on_change
     }
@@ -171,6 +204,7 @@ impl SessionRules {
 
     /// The one path of a setting, whatever its spelling.
     pub(super) fn canonical<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        let path = fold(path);
         for (alias, canonical) in self.aliases.iter() {
             match path.strip_prefix(&**alias) {
                 Some("") => return Cow::Owned(canonical.to_string()),
@@ -180,7 +214,7 @@ impl SessionRules {
                 _ => {}
             }
         }
-        Cow::Borrowed(path)
+        path
     }
 
     /// The other spellings of a setting, by its one path.
@@ -203,6 +237,17 @@ impl SessionRules {
     pub(super) fn is_group(&self, path: &str) -> bool {
         self.aliases.iter().any(|(_, inner)| is_inside(inner, path))
     }
+}
+
+/// A name as servers read it that do not mind case (Go's `encoding/json`, which also takes `ſ` for
+/// `s`) or end it at a NUL.
+pub(super) fn fold(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(name);
+    }
+    let name = name.split('.').map(|name| name.split('\0').next().unwrap_or_default());
+    let name = name.collect::<Vec<_>>().join(".");
+    Cow::Owned(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
 }
 
 /// Whether `path` lies inside of the object at `outer`.
@@ -235,7 +280,30 @@ pub(super) const BACK_DOORS: [(&str, &str); 5] = [
 ];
 
 /// Beside the settings of a session or a response, and none themselves.
-pub(super) const NO_SETTINGS: [&str; 5] = ["conversation", "event_id", "id", "metadata", "object"];
+pub(super) const NO_SETTINGS: [&str; 5] = ["conversation", "id", "input", "metadata", "object"];
+
+/// Settings that are judged as such, and may well have a `role` of another meaning.
+pub(super) const NO_ITEMS: [&str; 2] = ["metadata", "tools"];
+
+/// What any event may have beside what it carries.
+const MEMBERS: [&str; 2] = ["event_id", "previous_item_id"];
+
+/// What events have that carry nothing. The most frequent first.
+const PLAIN_MEMBERS: [&str; 7] = [
+    "audio",
+    "item_id",
+    "content_index",
+    "audio_end_ms",
+    "response_id",
+    // OpenAI Live
+    "event",
+    // Decart
+    "passthrough",
+];
+
+/// What instructions have: those of OpenAI Live, then Decart's.
+const INSTRUCTION_MEMBERS: [&str; 5] =
+    ["content", "delegation_id", "prompt", "enhance_prompt", "image_data"];
 
 const SESSION_SETTINGS: [&str; 3] =
     ["session.update", "transcription_session.update", "session.start"];
