@@ -74,7 +74,7 @@ pub use self::{
     layer::RealtimeAuthLayer,
     policy::Policy,
     principal::Principal,
-    profile::{HeaderForm, Lifetimes, Profile, SubprotocolForm},
+    profile::{HeaderForm, Lifetimes, MintFields, Profile, SubprotocolForm},
     rejection::{CloseFrame, Refusal, Rejection, RejectionKind},
     runtime::Runtime,
     service::RealtimeAuth,

@@ -27,7 +27,7 @@ use super::{
 };
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
-use crate::{Issued, KeyAdmin, Keys, Lifetimes, Principal, Profile, Runtime, StoreError};
+use crate::{Issued, KeyAdmin, KeyKind, Keys, Lifetimes, Principal, Profile, Runtime, StoreError};
 
 /// The longest body that is read, in bytes.
 const MAX_BODY_LEN: usize = 64 * 1024;
@@ -78,7 +78,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[must_use]
 pub struct ClientSecrets<S> {
     keys: Keys<S>,
-    lifetimes: Lifetimes,
+    profile: Profile,
     max_live_tokens: u32,
     runtime: Arc<dyn Runtime>,
 }
@@ -94,7 +94,7 @@ impl<S: KeyAdmin> ClientSecrets<S> {
     pub fn new_with_runtime(keys: impl Into<Keys<S>>, runtime: impl Runtime) -> Self {
         Self {
             keys: keys.into(),
-            lifetimes: Lifetimes::default(),
+            profile: Profile::default(),
             max_live_tokens: MAX_LIVE_TOKENS,
             runtime: Arc::new(runtime),
         }
@@ -102,12 +102,13 @@ impl<S: KeyAdmin> ClientSecrets<S> {
 
     /// How long tokens may live. The default is [`Lifetimes::default`].
     pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
-        Self { lifetimes, ..self }
+        Self { profile: self.profile.with_lifetimes(lifetimes), ..self }
     }
 
-    /// Follows `profile`: its lifetimes, so far.
+    /// Follows `profile`: its lifetimes, the fields that it takes, and the spellings of its
+    /// settings.
     pub fn with_profile(self, profile: &Profile) -> Self {
-        self.with_lifetimes(profile.lifetimes().clone())
+        Self { profile: profile.clone(), ..self }
     }
 
     /// How many live tokens a key may have at once; past it, 429. The default is 10,000.
@@ -120,8 +121,12 @@ impl<S: KeyAdmin> ClientSecrets<S> {
     /// # Errors
     /// If the body is not what it should be, or as [`Keys::mint`].
     pub async fn mint(&self, parent: &Principal, body: &[u8]) -> Result<Issued, MintError> {
-        let token = request::read(body)?;
-        self.keys.mint_within(parent, token, &self.lifetimes, self.max_live_tokens).await
+        // Before anything is said of the body.
+        if parent.kind() != KeyKind::Secret {
+            return Err(MintError::NotASecretKey);
+        }
+        let token = request::read(body, &self.profile)?;
+        self.keys.mint_within(parent, token, &self.profile, self.max_live_tokens).await
     }
 
     async fn respond<B>(self, request: Request<B>) -> Response<JsonBody>
@@ -191,7 +196,7 @@ impl<S> Clone for ClientSecrets<S> {
     fn clone(&self) -> Self {
         Self {
             keys: self.keys.clone(),
-            lifetimes: self.lifetimes.clone(),
+            profile: self.profile.clone(),
             max_live_tokens: self.max_live_tokens,
             runtime: Arc::clone(&self.runtime),
         }
@@ -201,7 +206,7 @@ impl<S> Clone for ClientSecrets<S> {
 impl<S> fmt::Debug for ClientSecrets<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientSecrets")
-            .field("lifetimes", &self.lifetimes)
+            .field("profile", &self.profile)
             .field("max_live_tokens", &self.max_live_tokens)
             .finish_non_exhaustive()
     }

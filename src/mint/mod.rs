@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
     Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes, Lock, Parent,
-    Principal, Settings, StoreError, UnixMillis, event, session::Held,
+    Principal, Profile, SessionRules, Settings, StoreError, UnixMillis, event, session::Held,
 };
 
 /// How many live tokens a key may have unless told otherwise.
@@ -50,6 +50,12 @@ pub enum MintError {
         /// What would be right.
         message: String,
     },
+    /// The request has a field that the profile does not take
+    /// ([`MintFields`](crate::MintFields)).
+    Unknown {
+        /// The field, as a dotted path.
+        field: String,
+    },
     /// The token would get more than its parent has.
     ExceedsParent {
         /// The field, as a dotted path.
@@ -82,6 +88,7 @@ impl fmt::Display for MintError {
                 write!(f, "Invalid value for '{field}': {message}")
             }
             Self::Invalid { field: None, message } => f.write_str(message),
+            Self::Unknown { field } => write!(f, "Unknown parameter: '{field}'."),
             Self::TooManyTokens => {
                 f.write_str("The key has too many live tokens. Wait for some to expire.")
             }
@@ -114,26 +121,26 @@ impl<S: KeyAdmin> Keys<S> {
     /// If `parent` is not a secret key or is gone, the token would exceed it, or the store cannot
     /// answer.
     pub async fn mint(&self, parent: &Principal, token: NewToken) -> Result<Issued, MintError> {
-        self.mint_within(parent, token, &Lifetimes::default(), MAX_LIVE_TOKENS).await
+        self.mint_within(parent, token, &Profile::default(), MAX_LIVE_TOKENS).await
     }
 
     async fn mint_within(
         &self,
         parent: &Principal,
         token: NewToken,
-        lifetimes: &Lifetimes,
+        profile: &Profile,
         max_live: u32,
     ) -> Result<Issued, MintError> {
         if parent.kind() != KeyKind::Secret {
             return Err(MintError::NotASecretKey);
         }
-        let grants = subset(parent.grants(), &token.grants)?;
+        let grants = subset(parent.grants(), &token.grants, profile.session_rules())?;
         let key = self.generate(KeyKind::Ephemeral, parent.environment()).map_err(from_key)?;
         let record = self
             .new_record(&key, parent.record().account().clone(), KeyKind::Ephemeral)
             .map_err(from_key)?;
         let now = record.created_at();
-        let lifetime = lifetime(token.lifetime, lifetimes, parent, now)?;
+        let lifetime = lifetime(token.lifetime, profile.lifetimes(), parent, now)?;
         let record = record
             .with_environment(parent.environment())
             .with_parent(Some(Parent::new(parent.key_id().clone())))
@@ -190,7 +197,7 @@ fn lifetime(
 }
 
 /// What the child gets: what it asks for, and what the parent has where it asks for nothing.
-fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
+fn subset(parent: &Grants, asked: &Grants, rules: &SessionRules) -> Result<Grants, MintError> {
     let mut grants = Grants::default();
     if let Some(models) = sublist("model", asked.models(), parent.models())? {
         grants = grants.with_models(models.iter().cloned());
@@ -209,10 +216,10 @@ fn subset(parent: &Grants, asked: &Grants) -> Result<Grants, MintError> {
             }
         }
     }
-    if let Some(session) = settings(asked, parent)? {
+    if let Some(session) = settings(asked, parent, rules)? {
         grants = grants.with_session(session);
     }
-    if let Some(lock) = lock(asked, parent) {
+    if let Some(lock) = lock(asked, parent, rules) {
         grants = grants.with_lock(lock);
     }
     Ok(grants)
@@ -238,22 +245,26 @@ fn not_allowed(field: &str, what: &str) -> MintError {
 }
 
 /// The parent's settings, and the child's where the parent has locked none.
-fn settings(asked: &Grants, parent: &Grants) -> Result<Option<Settings>, MintError> {
+fn settings(
+    asked: &Grants,
+    parent: &Grants,
+    rules: &SessionRules,
+) -> Result<Option<Settings>, MintError> {
     let Some(asked) = asked.session() else { return Ok(parent.session().cloned()) };
     let nothing = Lock::nothing();
-    let models = Held { models: parent.models(), ..Held::of(None, &nothing) };
+    let models = Held { models: parent.models(), ..Held::of(None, &nothing, rules) };
     if let Some(path) = changed(&models, asked) {
         return Err(not_allowed(&format!("session.{path}"), "model"));
     }
     let Some(of_parent) = parent.session() else { return Ok(Some(asked.clone())) };
     let lock = parent.lock().cloned().unwrap_or_default();
-    if let Some(path) = changed(&Held::of(Some(of_parent), &lock), asked) {
+    if let Some(path) = changed(&Held::of(Some(of_parent), &lock, rules), asked) {
         return Err(MintError::ExceedsParent {
             field: format!("session.{path}"),
             message: "the key that mints has locked it to another value".to_owned(),
         });
     }
-    Ok(Some(of_parent.updated(asked)))
+    Ok(Some(of_parent.updated_by(asked.as_map(), rules)))
 }
 
 /// The path of a setting that `held` would not let through.
@@ -262,11 +273,13 @@ fn changed(held: &Held<'_>, asked: &Settings) -> Option<String> {
 }
 
 /// All that the parent locks, and all that the child asks to lock.
-fn lock(asked: &Grants, parent: &Grants) -> Option<Lock> {
+fn lock(asked: &Grants, parent: &Grants, rules: &SessionRules) -> Option<Lock> {
     let of_parent = parent.lock().cloned().unwrap_or_default();
     match asked.lock() {
         None => parent.lock().cloned(),
-        Some(asked) if Held::of(parent.session(), &of_parent).is_nothing() => Some(asked.clone()),
+        Some(asked) if Held::of(parent.session(), &of_parent, rules).is_nothing() => {
+            Some(asked.clone())
+        }
         Some(asked) => Some(asked.clone().with_parent(&of_parent)),
     }
 }

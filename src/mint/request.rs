@@ -6,7 +6,8 @@
 //! 3. `session` is an object of settings. Any other field is a setting too, because Swaram's
 //!    clients send `model` beside `session`. The same setting in both, or in two spellings, must
 //!    have the same value.
-//! 4. A field that is known must have its type; one that is not known is kept as it is.
+//! 4. A field that is known must have its type. One that is not known is kept as it is, or refused
+//!    if the profile says so.
 //! 5. The settings are locked, and `model` is the only model that the token may name.
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{MintError, NewToken};
 use crate::{
-    Grants, Lock, Settings,
+    Grants, Lock, MintFields, Profile, Settings,
     session::{Fault, Held, parse},
 };
 
@@ -25,12 +26,22 @@ const MAX_DEPTH: usize = 32;
 const MAX_MODEL_LEN: usize = 256;
 
 /// Reads what token the body asks for.
-pub(super) fn read(body: &[u8]) -> Result<NewToken, MintError> {
+pub(super) fn read(body: &[u8], profile: &Profile) -> Result<NewToken, MintError> {
+    let known = profile.mint_fields();
     let mut fields = read_object(body)?;
-    let lifetime = fields.remove("expires_after").map(lifetime).transpose()?;
+    let expires_after = fields.remove("expires_after");
+    let lifetime = expires_after.map(|value| lifetime(value, known)).transpose()?;
+    if let Some(unknown) = fields.keys().find(|name| !known.has(name)) {
+        return Err(MintError::Unknown { field: unknown.clone() });
+    }
     let mut settings = match fields.remove("session") {
         None => Map::new(),
-        Some(Value::Object(settings)) => settings,
+        Some(Value::Object(settings)) => {
+            if let Some(unknown) = settings.keys().find(|name| !known.has_in_session(name)) {
+                return Err(MintError::Unknown { field: format!("session.{unknown}") });
+            }
+            settings
+        }
         Some(_) => return Err(MintError::invalid("session", "must be an object")),
     };
     check(&settings, "session.")?;
@@ -44,7 +55,7 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, MintError> {
             _ => settings.insert(name, value),
         };
     }
-    if let Some(path) = contradiction(&settings) {
+    if let Some(path) = contradiction(&settings, profile) {
         let message = "differs from another spelling of the same setting";
         return Err(MintError::invalid(format!("session.{path}"), message));
     }
@@ -77,23 +88,27 @@ fn read_object(body: &[u8]) -> Result<Map<String, Value>, MintError> {
 }
 
 /// The path at which `settings` set one thing to different values in two spellings.
-fn contradiction(settings: &Map<String, Value>) -> Option<String> {
+fn contradiction(settings: &Map<String, Value>, profile: &Profile) -> Option<String> {
     let set = Settings::from_map(settings.clone());
     let lock = Lock::set();
-    Held::of(Some(&set), &lock).filter(&mut settings.clone()).kept.into_iter().next()
+    Held::of(Some(&set), &lock, profile.session_rules())
+        .filter(&mut settings.clone())
+        .kept
+        .into_iter()
+        .next()
 }
 
-fn lifetime(value: Value) -> Result<Duration, MintError> {
+fn lifetime(value: Value, known: &MintFields) -> Result<Duration, MintError> {
     let Value::Object(mut fields) = value else {
         return Err(MintError::invalid("expires_after", "must be an object"));
     };
-    let anchor = fields.remove("anchor");
+    let anchor = if known.has_anchor() { fields.remove("anchor") } else { None };
     if anchor.is_some_and(|anchor| anchor != "created_at") {
         return Err(MintError::invalid("expires_after.anchor", "must be 'created_at'"));
     }
     let seconds = fields.remove("seconds");
     if let Some(unknown) = fields.keys().next() {
-        return Err(MintError::invalid(format!("expires_after.{unknown}"), "is not known"));
+        return Err(MintError::Unknown { field: format!("expires_after.{unknown}") });
     }
     let seconds = seconds.as_ref().and_then(Value::as_u64).ok_or_else(|| {
         MintError::invalid("expires_after.seconds", "must be a whole number of seconds")

@@ -69,6 +69,9 @@ pub(super) fn refused(error: &MintError) -> Response<JsonBody> {
         MintError::Invalid { field, .. } => {
             (StatusCode::BAD_REQUEST, "invalid_value", field.as_deref())
         }
+        MintError::Unknown { field } => {
+            (StatusCode::BAD_REQUEST, "unknown_parameter", Some(field.as_str()))
+        }
         MintError::ExceedsParent { field, .. } => {
             (StatusCode::BAD_REQUEST, "exceeds_api_key", Some(field.as_str()))
         }

@@ -2,6 +2,7 @@
 
 mod forms;
 mod lifetimes;
+mod mint_fields;
 mod presets;
 
 use std::{fmt, sync::Arc};
@@ -13,6 +14,7 @@ pub(crate) use self::forms::{Claimed, Form};
 pub use self::{
     forms::{HeaderForm, SubprotocolForm},
     lifetimes::Lifetimes,
+    mint_fields::MintFields,
 };
 #[cfg(feature = "session")]
 use crate::SessionRules;
@@ -61,6 +63,7 @@ pub struct Profile {
     metadata_prefixes: Arc<[Box<str>]>,
     refusals: Refusals,
     lifetimes: Lifetimes,
+    mint_fields: MintFields,
     #[cfg(feature = "session")]
     session_rules: Arc<SessionRules>,
 }
@@ -100,6 +103,7 @@ impl Default for Profile {
             .into(),
             refusals: Refusals(Arc::new(Refusal::of)),
             lifetimes: Lifetimes::default(),
+            mint_fields: MintFields::default(),
             #[cfg(feature = "session")]
             session_rules: Arc::default(),
         }
@@ -183,6 +187,18 @@ impl Profile {
     #[must_use]
     pub const fn lifetimes(&self) -> &Lifetimes {
         &self.lifetimes
+    }
+
+    /// Which fields a request to mint may have. The default is [`MintFields::any`].
+    #[must_use]
+    pub fn with_mint_fields(self, mint_fields: MintFields) -> Self {
+        Self { mint_fields, ..self }
+    }
+
+    /// Which fields a request to mint may have.
+    #[must_use]
+    pub const fn mint_fields(&self) -> &MintFields {
+        &self.mint_fields
     }
 
     /// What clients may send in a session. The default is [`SessionRules::default`].

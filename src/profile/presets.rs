@@ -8,14 +8,32 @@
 //! | `decart` | `X-API-Key`, Bearer | `api_key` | | event `{"type": "error", "error": TEXT}`, 4001 |
 //! | `svara` | Bearer | | | HTTP |
 
-use super::{HeaderForm, Lifetimes, Profile, SubprotocolForm};
+use super::{HeaderForm, Lifetimes, MintFields, Profile, SubprotocolForm};
 #[cfg(feature = "session")]
 use crate::SessionRules;
 use crate::{CloseFrame, Refusal, Rejection, RejectionKind};
 
+/// OpenAI's session objects, for speech and for transcription.
+const OPENAI_SESSION: [&str; 14] = [
+    "type",
+    "model",
+    "instructions",
+    "output_modalities",
+    "audio",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning",
+    "max_output_tokens",
+    "tracing",
+    "truncation",
+    "prompt",
+    "include",
+];
+
 impl Profile {
     /// OpenAI Realtime: closes with 3000 and `type.code` as the reason; tokens live 10 to 7,200
-    /// seconds, 600 by default.
+    /// seconds, 600 by default; minting takes the fields of OpenAI's schema alone.
     #[must_use]
     pub fn openai() -> Self {
         let profile = Self {
@@ -24,11 +42,14 @@ impl Profile {
             subprotocols: [SubprotocolForm::known_prefix("openai-insecure-api-key.")].into(),
             ..Self::default()
         };
-        profile.with_refusal(openai_refusal).with_lifetimes(Lifetimes::seconds(10, 7_200, 600))
+        profile
+            .with_refusal(openai_refusal)
+            .with_lifetimes(Lifetimes::seconds(10, 7_200, 600))
+            .with_mint_fields(MintFields::only(["session"]).with_session_fields(OPENAI_SESSION))
     }
 
     /// xAI: browsers offer the token as their only subprotocol; tokens live 1 to 3,600 seconds, 600
-    /// by default.
+    /// by default; minting takes no `session` and no `anchor`.
     #[must_use]
     pub fn xai() -> Self {
         let profile = Self {
@@ -37,7 +58,9 @@ impl Profile {
             subprotocols: [SubprotocolForm::known_prefix("xai-client-secret.")].into(),
             ..Self::default()
         };
-        profile.with_lifetimes(Lifetimes::seconds(1, 3_600, 600))
+        profile
+            .with_lifetimes(Lifetimes::seconds(1, 3_600, 600))
+            .with_mint_fields(MintFields::only([]).with_anchor(false))
     }
 
     /// Swaram: header, query, then subprotocol; closes with 4001; all settings lock when the

@@ -8,8 +8,6 @@
 //!    server takes for it (`Voice`).
 //! 4. A value equal to the locked one may always be sent.
 
-#[cfg(feature = "mint")]
-use std::sync::LazyLock;
 use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
@@ -59,12 +57,15 @@ enum Locked<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// What `lock` holds of `settings`, by the default rules and whatever the models.
+    /// What `lock` holds of `settings`, whatever the models.
     #[cfg(feature = "mint")]
-    pub(crate) fn of(settings: Option<&'a Settings>, lock: &'a Lock) -> Self {
-        static RULES: LazyLock<SessionRules> = LazyLock::new(SessionRules::default);
+    pub(crate) fn of(
+        settings: Option<&'a Settings>,
+        lock: &'a Lock,
+        rules: &'a SessionRules,
+    ) -> Self {
         let settings = settings.map(Settings::as_map);
-        Self { settings, lock, model: None, models: None, rules: &RULES }
+        Self { settings, lock, model: None, models: None, rules }
     }
 
     /// Whether nothing is locked.
