@@ -14,11 +14,12 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_realtime_auth::{
-    ClientSecrets, Keys, MemoryStore, NewKey, Principal, RealtimeAuthLayer, SessionGuard, Verdict,
+    ClientSecrets, GuardedSocket, Keys, MemoryStore, NewKey, Principal, RealtimeAuthLayer,
+    SessionGuard,
     bytes::Bytes,
     http::{
         Request, Response, StatusCode,
@@ -27,6 +28,8 @@ use tower_realtime_auth::{
 };
 
 type Body = BoxBody<Bytes, Infallible>;
+
+tower_realtime_auth::wire!(struct Tungstenite for tokio_tungstenite::tungstenite::protocol);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -98,15 +101,10 @@ fn realtime(mut request: Request<Incoming>) -> Response<Body> {
 /// Sends back every event as the guard lets it through.
 async fn echo(upgraded: Upgraded, guard: SessionGuard) {
     let io = TokioIo::new(upgraded);
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+    let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+    let mut socket = GuardedSocket::<_, Tungstenite>::new(socket, guard);
     while let Some(Ok(message)) = socket.next().await {
-        let Message::Text(text) = message else { continue };
-        let answer = match guard.client(&text) {
-            Verdict::Forward(event) => event.to_owned(),
-            Verdict::Rewrite { text, .. } | Verdict::Reply(text) => text,
-            _ => break,
-        };
-        if socket.send(answer.into()).await.is_err() {
+        if message.is_text() && socket.send(message).await.is_err() {
             break;
         }
     }

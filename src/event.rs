@@ -132,3 +132,11 @@ pub(crate) fn minted(record: &crate::KeyRecord) {
         "minted"
     );
 }
+
+/// A client wanted to change locked settings, by these paths.
+#[cfg(feature = "session")]
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
+pub(crate) fn kept(paths: &[String]) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, ?paths, "locked settings kept");
+}

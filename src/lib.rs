@@ -55,7 +55,8 @@ pub use self::rejection::{Closing, RefusalMode};
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
 pub use self::session::{
-    Carries, InvalidSettings, Lock, OnChange, SessionGuard, SessionRules, Settings, Verdict,
+    Carries, End, Frame, GuardedSocket, InvalidSettings, Lock, OnChange, SessionGuard, SessionRules,
+    Settings, SocketError, Verdict, Wire,
 };
 #[cfg(feature = "tracing")]
 pub use self::span::request_span;

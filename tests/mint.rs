@@ -464,7 +464,7 @@ async fn unknown_settings_are_kept() {
     assert_eq!(reply.json["session"]["mood"], "calm");
     assert_eq!(reply.json["session"]["x"], json!({"y": [1, null]}));
     let token = desk.tokens().await.pop().unwrap();
-    let guard = SessionGuard::new(token.grants(), None);
+    let mut guard = SessionGuard::new(token.grants(), None);
     let update = r#"{"type":"session.update","session":{"mood":"wild"}}"#;
     assert!(matches!(guard.client(update), Verdict::Rewrite { .. }));
 }

@@ -243,6 +243,7 @@ pub struct Grants {
     models: Option<Arc<[Arc<str>]>>,
     origins: Option<Arc<[Arc<str>]>>,
     uses: Option<u32>,
+    max_session: Option<Duration>,
     #[cfg(feature = "session")]
     session: Option<Settings>,
     #[cfg(feature = "session")]
@@ -271,6 +272,16 @@ impl Grants {
     #[must_use]
     pub fn with_uses(mut self, uses: u32) -> Self {
         self.uses = Some(uses);
+        self
+    }
+
+    /// The same, for sessions no longer than this. It counts from the beginning of each session
+    /// and has nothing to do with the key's expiry, which only keeps new sessions from beginning.
+    ///
+    /// With the feature `session`, `GuardedSocket` ends sessions by it.
+    #[must_use]
+    pub fn with_max_session(mut self, max_session: Duration) -> Self {
+        self.max_session = Some(max_session);
         self
     }
 
@@ -313,6 +324,12 @@ impl Grants {
     #[cfg(feature = "session")]
     pub(crate) fn shared_models(&self) -> Option<Arc<[Arc<str>]>> {
         self.models.clone()
+    }
+
+    /// The longest that one session may last. `None`: as long as the service lets it.
+    #[must_use]
+    pub const fn max_session(&self) -> Option<Duration> {
+        self.max_session
     }
 
     /// The settings that every session of the key starts with.

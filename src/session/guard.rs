@@ -1,11 +1,11 @@
 //! The guard: the client's events in, verdicts out, no I/O.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    Carries, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse, scan::plain_type,
+    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse, scan::plain_type,
 };
 use crate::Grants;
 
@@ -47,6 +47,7 @@ pub struct SessionGuard {
     lock: Lock,
     model: Option<Arc<str>>,
     models: Option<Arc<[Arc<str>]>>,
+    max_session: Option<Duration>,
     rules: Arc<SessionRules>,
     state: State,
     refused: u32,
@@ -77,6 +78,8 @@ pub enum Verdict<'a> {
     },
     /// Pass nothing on; send this error event to the client. The session lives on.
     Reply(String),
+    /// Pass nothing on, and end the session like this.
+    End(End),
 }
 
 /// Why an event is not passed on, in the words of OpenAI's error object.
@@ -118,6 +121,7 @@ impl SessionGuard {
             lock: grants.lock().cloned().unwrap_or_default(),
             model,
             models: grants.shared_models(),
+            max_session: grants.max_session(),
             rules,
             state: State::NotBegun,
             refused: 0,
@@ -156,8 +160,17 @@ impl SessionGuard {
         self.rules.max_message_len()
     }
 
+    /// The longest that the session may last ([`Grants::max_session`]).
+    #[must_use]
+    pub const fn max_session(&self) -> Option<Duration> {
+        self.max_session
+    }
+
     /// Judges one event of the client: a whole text message.
     pub fn client<'a>(&mut self, text: &'a str) -> Verdict<'a> {
+        if text.len() > self.max_message_len() {
+            return Verdict::End(End::too_big());
+        }
         if self.is_idle() {
             return Verdict::Forward(text);
         }

@@ -1,5 +1,6 @@
 //! Session settings, the lock on them, and the guard that keeps a session to the lock.
 
+mod end;
 mod guard;
 mod held;
 mod items;
@@ -8,12 +9,17 @@ mod lock;
 mod rules;
 mod scan;
 mod settings;
+mod socket;
+mod wire;
 
 pub use self::{
+    end::End,
     guard::{SessionGuard, Verdict},
     lock::Lock,
     rules::{Carries, OnChange, SessionRules},
     settings::{InvalidSettings, Settings},
+    socket::{GuardedSocket, SocketError},
+    wire::{Frame, Wire},
 };
 pub(crate) use self::{
     held::Held,
