@@ -982,6 +982,44 @@ async fn a_token_names_models_of_its_key() {
     assert_eq!(lists, BTreeSet::from([vec!["b"], vec!["a", "b"]]));
 }
 
+/// The bound on sessions: the parent's, or a tighter one.
+#[tokio::test]
+async fn a_token_has_no_longer_sessions_than_its_key() {
+    let seconds = Duration::from_secs;
+    let hour = Grants::default().with_max_session(seconds(3600));
+    let brief = Grants::default().with_max_session(seconds(5));
+    for (of_key, asked, minted) in [
+        (&Grants::default(), None, Ok(None)),
+        (&Grants::default(), Some(10), Ok(Some(10))),
+        (&Grants::default(), Some(1_000_000), Ok(Some(1_000_000))),
+        (&Grants::default(), Some(9), Err("invalid")),
+        (&Grants::default(), Some(0), Err("invalid")),
+        (&hour, None, Ok(Some(3600))),
+        (&hour, Some(3600), Ok(Some(3600))),
+        (&hour, Some(10), Ok(Some(10))),
+        (&hour, Some(3601), Err("exceeds")),
+        (&hour, Some(9), Err("invalid")),
+        // What the operator wanted that tight is inherited as it is.
+        (&brief, None, Ok(Some(5))),
+        (&brief, Some(10), Err("exceeds")),
+    ] {
+        let key = NewKey::secret("acme").with_grants(of_key.clone());
+        let desk = Desk::over(MemoryStore::new(), key).await;
+        let asked = asked.map_or_else(Grants::default, |asked| {
+            Grants::default().with_max_session(seconds(asked))
+        });
+        let token = NewToken::lasting(seconds(60)).with_grants(asked.clone());
+        let came = match desk.keys.mint(&desk.principal(), token).await {
+            Ok(issued) => Ok(issued.record().grants().max_session().map(|max| max.as_secs())),
+            Err(MintError::Invalid { field: Some(field), .. }) => Err(("invalid", field)),
+            Err(MintError::ExceedsParent { field, .. }) => Err(("exceeds", field)),
+            Err(other) => panic!("{other:?}"),
+        };
+        let minted = minted.map_err(|kind| (kind, "max_session_duration".to_owned()));
+        assert_eq!(came, minted, "{of_key:?} <- {asked:?}");
+    }
+}
+
 /// A setting that the key has locked.
 #[tokio::test]
 async fn a_token_keeps_what_its_key_has_locked() {

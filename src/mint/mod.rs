@@ -14,6 +14,8 @@ use crate::{
 
 /// How many live tokens a key may have unless told otherwise.
 const MAX_LIVE_TOKENS: u32 = 10_000;
+/// The shortest bound on sessions that a token can be minted with (Decart's).
+const MIN_MAX_SESSION: Duration = Duration::from_secs(10);
 
 /// What a token to mint is to be.
 #[derive(Debug, Clone)]
@@ -30,7 +32,8 @@ impl NewToken {
         Self { lifetime: Some(lifetime), grants: Grants::default() }
     }
 
-    /// The same with these grants. What they leave out is inherited.
+    /// The same with these grants. What they leave out is inherited. A
+    /// [`max_session`](Grants::max_session) under 10 seconds is refused.
     #[must_use]
     pub fn with_grants(self, grants: Grants) -> Self {
         Self { grants, ..self }
@@ -216,6 +219,9 @@ fn subset(parent: &Grants, asked: &Grants, rules: &SessionRules) -> Result<Grant
             }
         }
     }
+    if let Some(max) = max_session(asked.max_session(), parent.max_session())? {
+        grants = grants.with_max_session(max);
+    }
     if let Some(session) = settings(asked, parent, rules)? {
         grants = grants.with_session(session);
     }
@@ -223,6 +229,24 @@ fn subset(parent: &Grants, asked: &Grants, rules: &SessionRules) -> Result<Grant
         grants = grants.with_lock(lock);
     }
     Ok(grants)
+}
+
+/// The bound on sessions that the child asks for, no looser than the parent's; else the parent's.
+fn max_session(
+    asked: Option<Duration>,
+    of_parent: Option<Duration>,
+) -> Result<Option<Duration>, MintError> {
+    const FIELD: &str = "max_session_duration";
+    let Some(asked) = asked else { return Ok(of_parent) };
+    if let Some(of_parent) = of_parent.filter(|of_parent| asked > *of_parent) {
+        let message = format!("the key that mints has {} seconds", of_parent.as_secs());
+        return Err(MintError::ExceedsParent { field: FIELD.to_owned(), message });
+    }
+    if asked < MIN_MAX_SESSION {
+        let message = format!("must be at least {} seconds", MIN_MAX_SESSION.as_secs());
+        return Err(MintError::invalid(FIELD, message));
+    }
+    Ok(Some(asked))
 }
 
 /// The entries that the child asks for, all of them the parent's; else the parent's.
