@@ -138,5 +138,16 @@ pub(crate) fn minted(record: &crate::KeyRecord) {
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
 pub(crate) fn kept(paths: &[String]) {
     #[cfg(feature = "tracing")]
-    tracing::info!(target: TARGET, ?paths, "locked settings kept");
+    tracing::info!(
+        target: TARGET,
+        // The client has spelled them, in as many bytes as it liked.
+        paths = ?paths.iter().take(16).map(|path| beginning(path)).collect::<Vec<_>>(),
+        "locked settings kept"
+    );
+}
+
+#[cfg(all(feature = "session", feature = "tracing"))]
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(64).map(|(end, _)| end);
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }

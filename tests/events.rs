@@ -9,14 +9,15 @@ use std::{
     sync::{Arc, Mutex, Once},
 };
 
-use futures_util::future::poll_immediate;
+use futures_util::{SinkExt as _, StreamExt as _, future::poll_immediate};
 use http_body_util::{BodyExt, Full};
 use support::{Inner, PLACES, Raw, StoreFn, handshake, plain_with, serve, upgrade_with, upgraded};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tower::{Layer, Service, ServiceExt};
 use tower_realtime_auth::{
-    Answer, ApiKey, ClientSecrets, Conflicts, CredentialSource, Grants, Issued, KeyDigest, KeyKind,
-    KeyRecord, KeyStore, Keys, ManualClock, MemoryStore, NewKey, NewToken, Principal,
-    RealtimeAuthLayer, Rejection, StoreError, UnixMillis,
+    Answer, ApiKey, ClientSecrets, Conflicts, CredentialSource, Grants, GuardedSocket, Issued,
+    KeyDigest, KeyKind, KeyRecord, KeyStore, Keys, ManualClock, MemoryStore, NewKey, NewToken,
+    Principal, RealtimeAuthLayer, Rejection, SessionGuard, Settings, StoreError, UnixMillis,
     bytes::Bytes,
     http::{HeaderValue, Request},
 };
@@ -310,6 +311,42 @@ async fn why_a_request_is_refused_is_told_once() {
     h2c.headers_mut().insert("upgrade", HeaderValue::from_static("h2c"));
     let told = refusal_of(RealtimeAuthLayer::new(keys), h2c).await;
     assert_eq!(told.0, refused("handshake", Some(CredentialSource::Header)));
+}
+
+/// By their paths, which are cut; never by a value, the key's or the client's.
+#[tokio::test]
+async fn locked_settings_that_a_client_sends_are_told() {
+    tower_realtime_auth::wire!(struct Tungstenite for tokio_tungstenite::tungstenite::protocol);
+
+    record_events();
+    let settings = Settings::parse(r#"{"voice":"canary","audio":null}"#).unwrap();
+    let guard = SessionGuard::new(&Grants::default().with_session(settings), None);
+    let (server, client) = tokio::io::duplex(64 * 1024);
+    let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    let mut socket = GuardedSocket::<_, Tungstenite>::new(server, guard);
+
+    let long = "\u{e9}".repeat(1000);
+    let update = serde_json::json!({
+        "type": "session.update",
+        "session": { "voice": "canary too", "audio": { long: "canary" } },
+    });
+    client.send(update.to_string().into()).await.unwrap();
+    take_events();
+    socket.next().await.unwrap().unwrap();
+    let events = take_events();
+    let ours: Vec<_> =
+        events.iter().filter(|event| event.target == "tower_realtime_auth").collect();
+    let [told] = ours[..] else { panic!("one event, not {ours:?}") };
+    assert_eq!(told.level, Level::INFO);
+    let cut = format!("session.audio.{}", "\u{e9}".repeat(50));
+    assert_eq!(
+        told.fields,
+        fields([
+            ("message", "locked settings kept"),
+            ("paths", &format!("[{cut:?}, \"session.voice\"]")),
+        ])
+    );
 }
 
 #[tokio::test]

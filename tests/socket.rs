@@ -5,23 +5,26 @@
 
 mod support;
 
-use std::{future::pending, net::SocketAddr, time::Duration};
-
-use axum::{
-    Router, ServiceExt,
-    extract::{Request, WebSocketUpgrade},
-    routing::any,
+use std::{
+    future::{pending, ready},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
 };
+
+use axum::{Router, ServiceExt, extract::WebSocketUpgrade, routing::any};
 use futures_util::{
     FutureExt as _, SinkExt as _, StreamExt as _,
     future::{join, join_all},
 };
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use support::SOON;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
@@ -30,10 +33,11 @@ use tokio_tungstenite::{
         Message, client::IntoClientRequest as _, protocol::CloseFrame as RawClose, protocol::Role,
     },
 };
-use tower::Layer as _;
+use tower::{Layer as _, service_fn};
 use tower_realtime_auth::{
     CloseFrame, End, Frame, Grants, GuardedSocket, Keys, MemoryStore, NewKey, Principal,
     RealtimeAuthLayer, SessionGuard, Settings, SocketError, Wire,
+    http::{Request, Response, StatusCode},
 };
 
 tower_realtime_auth::wire!(struct Axum for axum::extract::ws);
@@ -147,7 +151,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await.unwrap();
+            axum::serve(listener, ServiceExt::<axum::extract::Request>::into_make_service(app))
+                .await
+                .unwrap();
         });
         Self { address, key }
     }
@@ -183,6 +189,39 @@ async fn a_handler_gets_what_the_guard_lets_through() {
     // A ping is answered below of the guard.
     client.send(Message::Ping("p".into())).await.unwrap();
     assert_eq!(within(client.next()).await.unwrap().unwrap(), Message::Pong("p".into()));
+}
+
+/// The same behind hyper alone, over tungstenite.
+#[tokio::test]
+async fn it_needs_no_axum() {
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let stopped = Arc::clone(&stopped);
+        tokio::spawn(async move {
+            let io = TokioIo::new(upgrade.await.unwrap());
+            let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+            let stopped = async move { stopped.notified().await };
+            echo(GuardedSocket::new(socket, guard()).end_when(stopped, End::going_away())).await;
+        });
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-accept", support::ACCEPT);
+        ready(Ok(response.body(support::Body::default()).unwrap()))
+    });
+    let address = support::serve(service).await;
+    let handshake = support::handshake("/v1/realtime", &[]);
+    let (raw, head) = support::Raw::send(address, handshake.as_bytes()).await;
+    assert_eq!(head.status, 101);
+    let mut client = WebSocketStream::from_raw_socket(raw.stream, Role::Client, None).await;
+    client.send(LOCKED.into()).await.unwrap();
+    let came = within(client.next()).await.unwrap().unwrap();
+    assert_eq!(came, Message::text(r#"{"session":{"speed":2},"type":"session.update"}"#));
+    stop.notify_one();
+    assert_eq!(within(told(&mut client)).await, (vec![], close(1001, "the server is stopping")));
 }
 
 #[tokio::test]

@@ -16,12 +16,15 @@ use crate::TokioRuntime;
 /// A WebSocket whose client is kept to what its key allows: a [`SessionGuard`] judges every message
 /// before the handler sees it, and the session is ended when its time has come.
 ///
-/// It is a [`Stream`](futures_util::Stream) and a [`Sink`](futures_util::Sink) of the messages of the socket inside, and takes its place in a
-/// handler or in a proxy's relay, also after a split. `W` names the messages: see
-/// [`wire!`](crate::wire).
+/// It is a [`Stream`](futures_util::Stream) and a [`Sink`](futures_util::Sink) of the messages of
+/// the socket inside, and takes its place in a handler or in a proxy's relay, also after a split.
+/// `W` names the messages: see [`wire!`](crate::wire).
 ///
 /// ```
-/// use axum::{extract::WebSocketUpgrade, response::Response};
+/// use axum::{
+///     extract::{WebSocketUpgrade, ws::Message},
+///     response::Response,
+/// };
 /// use futures_util::{SinkExt, StreamExt};
 /// use tower_realtime_auth::{GuardedSocket, Principal};
 ///
@@ -32,7 +35,7 @@ use crate::TokioRuntime;
 ///         let mut socket = GuardedSocket::<_, Axum>::new(socket, principal.guard());
 ///         while let Some(Ok(message)) = socket.next().await {
 ///             // An echo in the place of a model.
-///             if socket.send(message).await.is_err() {
+///             if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
 ///                 break;
 ///             }
 ///         }
@@ -181,8 +184,9 @@ impl<T, W: Wire> GuardedSocket<T, W> {
         self
     }
 
-    /// How long the client may take to read what it is sent, 10 seconds by default. A client that
-    /// takes longer gets no Close, because it would not read that either.
+    /// How long the client may take to read enough that a message can be written as a whole: 10
+    /// seconds by default. After that the handler gets [`SocketError::PeerTooSlow`], and the client
+    /// no Close, because it would not read that either.
     #[must_use]
     pub fn with_write_deadline(self, write_deadline: Duration) -> Self {
         Self { write_deadline, ..self }
