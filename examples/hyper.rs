@@ -82,9 +82,11 @@ fn realtime(mut request: Request<Incoming>) -> Response<Body> {
     };
     let accept = derive_accept_key(key.as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
+    // Before the handshake is answered: the layer lets no session begin that nobody guards.
+    let guard = principal.guard();
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => echo(upgraded, principal.guard()).await,
+            Ok(upgraded) => echo(upgraded, guard).await,
             Err(error) => eprintln!("an upgrade failed: {error}"),
         }
     });

@@ -119,6 +119,18 @@ pub(crate) fn store_failed(error: &StoreError) {
     );
 }
 
+/// The inner service let a session begin that nobody keeps to its lock.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
+pub(crate) fn unguarded(key_id: &crate::KeyId) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        target: TARGET,
+        key_id = %key_id,
+        "the service completed a handshake without Principal::guard(), and the key locks settings \
+         or limits the session: answered with 500"
+    );
+}
+
 /// A token was minted.
 #[cfg(feature = "mint")]
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]

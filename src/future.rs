@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use crate::{
     KeyStore, MakeBody, Rejection, Use,
+    duty::Guarded,
     handshake::Handshake,
     inquiry::{Accepted, Inquiry},
     service::Auth,
@@ -32,35 +33,40 @@ pin_project! {
     #[project = StateProj]
     enum State<F, P, R> {
         LookingUp { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, completion: Option<Completion> },
+        Inner { #[pin] future: F, completion: Option<Completion<R>> },
         Refused { response: Option<Response<R>> },
     }
 }
 
 /// What is to be done once the inner service has completed a handshake.
-pub(crate) struct Completion {
+pub(crate) struct Completion<R> {
     handshake: Handshake,
     /// The subprotocol to answer.
     protocol: Option<HeaderValue>,
     /// The use of the key to spend.
     reserved: Option<Use>,
+    /// The session, if somebody must guard it.
+    guarded: Option<Guarded<R>>,
 }
 
-impl Completion {
+impl<R> Completion<R> {
     /// `None` if there is nothing to do.
     pub(crate) fn new(
         handshake: Handshake,
         protocol: Option<HeaderValue>,
         reserved: Option<Use>,
+        guarded: Option<Guarded<R>>,
     ) -> Option<Self> {
-        let something = protocol.is_some() || reserved.is_some();
-        something.then_some(Self { handshake, protocol, reserved })
+        let something = protocol.is_some() || reserved.is_some() || guarded.is_some();
+        something.then_some(Self { handshake, protocol, reserved, guarded })
     }
 
     /// Names the subprotocol, unless the inner service named one, and spends the use. If the
-    /// response completes nothing, the use goes back to the key.
-    fn apply<R>(self, response: &mut Response<R>) {
-        if !self.handshake.is_completed_by(response) {
+    /// response completes nothing, or nobody guards what must be, the use goes back to the key.
+    fn apply(self, response: &mut Response<R>) {
+        if !self.handshake.is_completed_by(response)
+            || self.guarded.is_some_and(|guarded| guarded.refuse(response))
+        {
             return;
         }
         if let Some(protocol) = self.protocol {
@@ -77,7 +83,7 @@ impl<F, P, R> ResponseFuture<F, P, R> {
         Self { state: State::LookingUp { parked: Some(Box::new(parked)) } }
     }
 
-    pub(crate) const fn inner(future: F, completion: Option<Completion>) -> Self {
+    pub(crate) const fn inner(future: F, completion: Option<Completion<R>>) -> Self {
         Self { state: State::Inner { future, completion } }
     }
 

@@ -119,7 +119,8 @@ impl Inquiry {
                                 let redeemed = ask(|| store.redeem(&good.record));
                                 self.step = Step::Redeeming(good, redeemed);
                             } else {
-                                let principal = Principal::of(good, source, now);
+                                let principal =
+                                    Principal::of(good, source, now).with_profile(&self.profile);
                                 return Poll::Ready(Ok(Accepted { principal, reserved: None }));
                             }
                         }
@@ -127,7 +128,9 @@ impl Inquiry {
                 }
                 Step::Redeeming(good, redeemed) => match settle(redeemed, cx.as_deref_mut()) {
                     Ok(Ok(Some(reserved))) => {
-                        let principal = Principal::of(good, source, auth.keys.now());
+                        let now = auth.keys.now();
+                        let principal =
+                            Principal::of(good, source, now).with_profile(&self.profile);
                         let reserved = Some(reserved);
                         return Poll::Ready(Ok(Accepted { principal, reserved }));
                     }

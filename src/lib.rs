@@ -20,6 +20,8 @@ mod clock;
 mod config;
 mod credential;
 mod decision;
+#[cfg_attr(not(feature = "session"), allow(dead_code, reason = "nothing is locked"))]
+mod duty;
 mod event;
 mod future;
 mod handshake;
@@ -55,8 +57,8 @@ pub use self::rejection::{Closing, RefusalMode};
 pub use self::runtime::TokioRuntime;
 #[cfg(feature = "session")]
 pub use self::session::{
-    Carries, End, Frame, GuardedSocket, InvalidSettings, Lock, OnChange, SessionGuard, SessionRules,
-    Settings, SocketError, Verdict, Wire,
+    Carries, End, Frame, GuardedSocket, InvalidSettings, Lock, OnChange, SessionGuard,
+    SessionRules, Settings, SocketError, Verdict, Wire,
 };
 #[cfg(feature = "tracing")]
 pub use self::span::request_span;

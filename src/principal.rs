@@ -5,8 +5,11 @@ use std::{fmt, sync::Arc};
 use http::HeaderValue;
 
 use crate::{
-    CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, UnixMillis, decision::Good,
+    CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, Profile, UnixMillis,
+    decision::Good, duty::Duty,
 };
+#[cfg(feature = "session")]
+use crate::{SessionRules, session::Held};
 
 /// Who is calling, as one request proved it. In the extensions of every request that the layer
 /// lets through.
@@ -30,18 +33,54 @@ pub struct Principal {
     accepted_at: UnixMillis,
     model: Option<Arc<str>>,
     protocol: Option<HeaderValue>,
+    /// By what rules the session goes; the default ones if that was not said.
+    #[cfg(feature = "session")]
+    rules: Option<Arc<SessionRules>>,
+    /// There if somebody must guard the session.
+    duty: Option<Duty>,
 }
 
 impl Principal {
     /// A principal for tests of what stands behind the layer.
     #[must_use]
     pub fn new(record: Arc<KeyRecord>, source: CredentialSource, accepted_at: UnixMillis) -> Self {
-        Self { record, source, accepted_at, model: None, protocol: None }
+        Self {
+            record,
+            source,
+            accepted_at,
+            model: None,
+            protocol: None,
+            #[cfg(feature = "session")]
+            rules: None,
+            duty: None,
+        }
     }
 
     pub(crate) fn of(good: Good, source: CredentialSource, accepted_at: UnixMillis) -> Self {
         let Good { record, model } = good;
-        Self { record, source, accepted_at, model, protocol: None }
+        Self { model, ..Self::new(record, source, accepted_at) }
+    }
+
+    /// The same, whose session goes by the rules of `profile`.
+    #[cfg(feature = "session")]
+    pub(crate) fn with_profile(mut self, profile: &Profile) -> Self {
+        let rules = profile.session_rules();
+        let needs_guard = self.grants().max_session().is_some()
+            || !Held::by(self.grants(), self.model(), rules).is_nothing()
+            || rules.lock_when_begun();
+        self.duty = needs_guard.then(Duty::default);
+        self.rules = Some(Arc::clone(rules));
+        self
+    }
+
+    #[cfg(not(feature = "session"))]
+    pub(crate) fn with_profile(self, _: &Profile) -> Self {
+        self
+    }
+
+    /// There if the session must be guarded.
+    pub(crate) const fn duty(&self) -> Option<&Duty> {
+        self.duty.as_ref()
     }
 
     pub(crate) fn with_protocol(self, protocol: Option<HeaderValue>) -> Self {
@@ -110,11 +149,28 @@ impl Principal {
         self.protocol.as_ref().and_then(|protocol| protocol.to_str().ok())
     }
 
-    /// The guard that keeps a session of this principal to the settings and the model of its key.
+    /// The guard that keeps a session of this principal to what its key has locked. Who asks for
+    /// it takes on to let all that the client sends go through it, best in a
+    /// [`GuardedSocket`](crate::GuardedSocket).
+    ///
+    /// **To be asked for before the handshake is answered.** If the key locks anything or limits
+    /// the session, and the handshake completes before anybody has asked, the layer answers 500
+    /// instead: a lock that nobody enforces is a hole.
     #[cfg(feature = "session")]
     #[must_use]
     pub fn guard(&self) -> crate::SessionGuard {
-        crate::SessionGuard::new(self.grants(), self.model())
+        self.waive_guard();
+        let rules = self.rules.clone().unwrap_or_default();
+        crate::SessionGuard::with_rules(self.grants(), self.model.clone(), rules)
+    }
+
+    /// Says that the session needs no guard of ours, because something else keeps it to what its
+    /// key has locked.
+    #[cfg(feature = "session")]
+    pub fn waive_guard(&self) {
+        if let Some(duty) = &self.duty {
+            duty.take_on();
+        }
     }
 }
 

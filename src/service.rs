@@ -13,6 +13,7 @@ use crate::{
     CredentialSource, KeyStore, Keys, MakeBody, Policy, Principal, Rejection, RejectionKind,
     ResponseFuture, UnixMillis,
     credential::{Candidates, Places, Unusable, strip},
+    duty::Guarded,
     event,
     future::{Completion, Parked},
     handshake::Handshake,
@@ -147,19 +148,31 @@ impl<S: KeyStore, M> Auth<S, M> {
     }
 
     /// Prepares an accepted request for the inner service: principal in, credentials out.
-    pub(crate) fn admit<B>(
+    pub(crate) fn admit<B, R>(
         &self,
         request: &mut Request<B>,
         accepted: Accepted,
         inquiry: &Inquiry,
-    ) -> Option<Completion> {
+    ) -> Option<Completion<R>>
+    where
+        M: MakeBody<R>,
+    {
         let Accepted { principal, reserved } = accepted;
         event::accepted(&principal, inquiry, &self.config, || self.keys.now());
         let Inquiry { profile, handshake, .. } = inquiry;
         let source = Some(principal.source());
         let (protocol, entry) = clear(request, profile, *handshake, inquiry.to_strip(), source);
-        request.extensions_mut().insert(principal.with_protocol(protocol.clone()));
-        Completion::new(*handshake, protocol.or(entry), reserved)
+        let principal = principal.with_protocol(protocol.clone());
+        let duty = principal.duty().filter(|_| handshake.is_websocket()).cloned();
+        let guarded = duty.map(|duty| {
+            let rejection = Rejection::new(RejectionKind::Unguarded, source);
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let refusal =
+                rejection::respond(&inquiry.refused(rejection), is_http1, &self.make_body);
+            Guarded::new(duty, principal.key_id().clone(), refusal)
+        });
+        request.extensions_mut().insert(principal);
+        Completion::new(*handshake, protocol.or(entry), reserved, guarded)
     }
 
     /// Answers a refused request, by the door that its client can see through.
@@ -180,14 +193,14 @@ impl<S: KeyStore, M> Auth<S, M> {
 }
 
 /// Prepares a request that needs no key for the inner service.
-fn pass<B>(
+fn pass<B, R>(
     request: &mut Request<B>,
     profile: &Profile,
     handshake: Handshake,
-) -> Option<Completion> {
+) -> Option<Completion<R>> {
     request.extensions_mut().remove::<Principal>();
     let (protocol, _) = clear(request, profile, handshake, &Places::ALL, None);
-    Completion::new(handshake, protocol, None)
+    Completion::new(handshake, protocol, None, None)
 }
 
 /// Takes the credentials out of a request whose accepted one stood at `source`. Answers what the

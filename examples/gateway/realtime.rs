@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
-use tower_realtime_auth::{End, GuardedSocket, Principal, SocketError};
+use tower_realtime_auth::{End, GuardedSocket, Principal, SessionGuard, SocketError};
 use tracing::Instrument as _;
 
 use crate::{model::Conversation, server};
@@ -45,16 +45,19 @@ pub async fn connect(
         let hint = "This is a WebSocket endpoint.\n";
         return (StatusCode::UPGRADE_REQUIRED, [(UPGRADE, "websocket")], hint).into_response();
     };
+    // Before the handshake is answered: the layer lets no session begin that nobody guards.
+    let guard = principal.guard();
     upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(move |socket| {
         // The guard's own words stand in it too.
         let span = tracing::info_span!("session", key_id = %principal.key_id());
-        session(socket, principal, version, params.model, stopping).instrument(span)
+        session(socket, principal, guard, version, params.model, stopping).instrument(span)
     })
 }
 
 async fn session(
     socket: WebSocket,
     principal: Principal,
+    guard: SessionGuard,
     version: Version,
     asked_model: Option<String>,
     stopping: watch::Receiver<bool>,
@@ -66,7 +69,7 @@ async fn session(
     );
     // Not this receiver itself: it counts as a session under way until the socket is closed.
     let mut stop = stopping.clone();
-    let mut socket = GuardedSocket::<_, Axum>::new(socket, principal.guard())
+    let mut socket = GuardedSocket::<_, Axum>::new(socket, guard)
         .with_write_deadline(PEER_DEADLINE)
         .with_close_deadline(PEER_DEADLINE)
         .end_when(sleep(MAX_SESSION), End::session_expired(MAX_SESSION))

@@ -93,6 +93,9 @@ pub enum RejectionKind {
     Spent,
     /// An upgrade or CONNECT that is not a proper WebSocket handshake.
     Handshake,
+    /// The inner service completed a handshake without taking on the guard that the key's session
+    /// needs (`Principal::guard`). A fault of the service.
+    Unguarded,
     /// The store failed, panicked or did not answer in time. Says nothing about the key.
     StoreUnavailable,
 }
@@ -113,6 +116,7 @@ impl RejectionKind {
             Self::Origin => "origin",
             Self::Spent => "spent",
             Self::Handshake => "handshake",
+            Self::Unguarded => "unguarded",
             Self::StoreUnavailable => "store_unavailable",
         }
     }

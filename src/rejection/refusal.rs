@@ -194,6 +194,17 @@ impl RejectionKind {
                 message: "This is not a WebSocket handshake of version 13 (RFC 6455, RFC 8441).",
                 close: (1002, "Not a WebSocket handshake"),
             },
+            Self::Unguarded => Words {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                challenge: None,
+                code: "session_not_guarded",
+                message: "This API key locks session settings or limits the session, and the \
+                          service does not keep sessions to that. To its author: before you \
+                          answer the handshake, call Principal::guard() and let all that the \
+                          client sends go through it, best in a GuardedSocket; or call \
+                          Principal::waive_guard() if something else does its work.",
+                close: (1011, "Internal error: the session is not guarded"),
+            },
             Self::StoreUnavailable => Words {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 challenge: None,

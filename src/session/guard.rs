@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse, scan::plain_type,
+    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse,
+    scan::plain_type,
 };
 use crate::Grants;
 

@@ -17,6 +17,7 @@ use super::{
     lock::Extent,
     rules::{BACK_DOORS, NO_SETTINGS, fold, is_inside},
 };
+use crate::Grants;
 
 /// What is locked in one session, and by what rules it is read.
 #[derive(Clone, Copy)]
@@ -57,6 +58,17 @@ enum Locked<'a> {
 }
 
 impl<'a> Held<'a> {
+    /// What the grants of a key hold in a session that is bound to `model`.
+    pub(crate) fn by(grants: &'a Grants, model: Option<&'a str>, rules: &'a SessionRules) -> Self {
+        Self {
+            settings: grants.session().map(Settings::as_map),
+            lock: grants.lock().unwrap_or(const { &Lock::set() }),
+            model,
+            models: grants.models(),
+            rules,
+        }
+    }
+
     /// What `lock` holds of `settings`, whatever the models.
     #[cfg(feature = "mint")]
     pub(crate) fn of(

@@ -190,7 +190,7 @@ impl SessionRules {
         self.on_change
     }
 
-    pub(super) const fn lock_when_begun(&self) -> bool {
+    pub(crate) const fn lock_when_begun(&self) -> bool {
         self.locks_when_begun
     }
 

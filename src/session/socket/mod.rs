@@ -31,8 +31,10 @@ use crate::TokioRuntime;
 /// tower_realtime_auth::wire!(struct Axum for axum::extract::ws);
 ///
 /// async fn realtime(principal: Principal, upgrade: WebSocketUpgrade) -> Response {
+///     // Before the handshake is answered: see `Principal::guard`.
+///     let guard = principal.guard();
 ///     upgrade.on_upgrade(async move |socket| {
-///         let mut socket = GuardedSocket::<_, Axum>::new(socket, principal.guard());
+///         let mut socket = GuardedSocket::<_, Axum>::new(socket, guard);
 ///         while let Some(Ok(message)) = socket.next().await {
 ///             // An echo in the place of a model.
 ///             if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
