@@ -12,7 +12,7 @@ use http::Request;
 
 use crate::{
     Answer, CredentialSource, KeyStore, Lookup, Principal, Redeemed, Rejection, RejectionKind,
-    StoreError, UnixMillis, Use,
+    Revocations, StoreError, UnixMillis, Use,
     credential::{Candidate, Candidates, Places},
     decision::{Asked, Good, decide},
     event,
@@ -29,6 +29,8 @@ pub(crate) struct Inquiry {
     /// How many of them were passed over.
     next: usize,
     step: Step,
+    /// That of the store's revocations before it was last asked for a record.
+    epoch: u64,
     /// What is answered if no candidate is good: the first one's refusal.
     refusal: Option<Rejection>,
     /// When the request came, if somebody listens to decisions.
@@ -56,7 +58,8 @@ impl Inquiry {
         candidates: Candidates,
         began: Option<UnixMillis>,
     ) -> Self {
-        Self { handshake, profile, candidates, next: 0, step: Step::Next, refusal: None, began }
+        let (step, refusal) = (Step::Next, None);
+        Self { handshake, profile, candidates, next: 0, step, epoch: 0, refusal, began }
     }
 
     /// How many places held a credential.
@@ -94,9 +97,12 @@ impl Inquiry {
             };
             match mem::replace(&mut self.step, Step::Next) {
                 Step::Next => {
-                    let lookup = ask(|| match &digests.previous {
-                        None => store.lookup(&digests.current),
-                        Some(previous) => store.lookup_either(&digests.current, previous),
+                    let lookup = ask(|| {
+                        self.epoch = store.revocations().map_or(0, Revocations::epoch);
+                        match &digests.previous {
+                            None => store.lookup(&digests.current),
+                            Some(previous) => store.lookup_either(&digests.current, previous),
+                        }
                     });
                     self.step = Step::LookingUp(lookup);
                 }
@@ -119,8 +125,7 @@ impl Inquiry {
                                 let redeemed = ask(|| store.redeem(&good.record));
                                 self.step = Step::Redeeming(good, redeemed);
                             } else {
-                                let principal =
-                                    Principal::of(good, source, now).with_profile(&self.profile);
+                                let principal = self.principal(good, source, now, store);
                                 return Poll::Ready(Ok(Accepted { principal, reserved: None }));
                             }
                         }
@@ -128,9 +133,7 @@ impl Inquiry {
                 }
                 Step::Redeeming(good, redeemed) => match settle(redeemed, cx.as_deref_mut()) {
                     Ok(Ok(Some(reserved))) => {
-                        let now = auth.keys.now();
-                        let principal =
-                            Principal::of(good, source, now).with_profile(&self.profile);
+                        let principal = self.principal(good, source, auth.keys.now(), store);
                         let reserved = Some(reserved);
                         return Poll::Ready(Ok(Accepted { principal, reserved }));
                     }
@@ -161,6 +164,18 @@ impl Inquiry {
         let source = self.candidates.get(self.next).map(|candidate| candidate.source);
         event::store_failed(&StoreError::new("no answer within the lookup deadline"));
         Rejection::new(RejectionKind::StoreUnavailable, source)
+    }
+
+    /// Who is calling by a good key.
+    fn principal(
+        &self,
+        good: Good,
+        source: CredentialSource,
+        now: UnixMillis,
+        store: &impl KeyStore,
+    ) -> Principal {
+        let hub = store.revocations().map(|hub| (hub.clone(), self.epoch));
+        Principal::of(good, source, now, hub).with_profile(&self.profile)
     }
 
     fn pass_over(&mut self, source: CredentialSource, kind: RejectionKind) {

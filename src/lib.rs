@@ -83,6 +83,6 @@ pub use self::{
     service::RealtimeAuth,
     store::{
         Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, MemoryStore, Redeemed, Revocation,
-        StoreError, Use, Write,
+        Revocations, Revoked, StoreError, Use, Write,
     },
 };

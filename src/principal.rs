@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use http::HeaderValue;
 
 use crate::{
-    CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, Profile, UnixMillis,
-    decision::Good, duty::Duty,
+    CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, Profile, Revocations,
+    Revoked, UnixMillis, decision::Good, duty::Duty,
 };
 #[cfg(feature = "session")]
 use crate::{SessionRules, session::Held};
@@ -33,6 +33,8 @@ pub struct Principal {
     accepted_at: UnixMillis,
     model: Option<Arc<str>>,
     protocol: Option<HeaderValue>,
+    /// Where revocations are told, and the epoch from before the lookup.
+    hub: Option<(Revocations, u64)>,
     /// By what rules the session goes; the default ones if that was not said.
     #[cfg(feature = "session")]
     rules: Option<Arc<SessionRules>>,
@@ -50,15 +52,21 @@ impl Principal {
             accepted_at,
             model: None,
             protocol: None,
+            hub: None,
             #[cfg(feature = "session")]
             rules: None,
             duty: None,
         }
     }
 
-    pub(crate) fn of(good: Good, source: CredentialSource, accepted_at: UnixMillis) -> Self {
+    pub(crate) fn of(
+        good: Good,
+        source: CredentialSource,
+        accepted_at: UnixMillis,
+        hub: Option<(Revocations, u64)>,
+    ) -> Self {
         let Good { record, model } = good;
-        Self { model, ..Self::new(record, source, accepted_at) }
+        Self { model, hub, ..Self::new(record, source, accepted_at) }
     }
 
     /// The same, whose session goes by the rules of `profile`.
@@ -147,6 +155,32 @@ impl Principal {
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_ref().and_then(|protocol| protocol.to_str().ok())
+    }
+
+    /// Ready once the key is taken back, or the one that minted it, or its account; from the lookup
+    /// of this request on, so that nothing is missed. If the store tells of no revocations, it
+    /// waits for ever, and so does that of a [`Principal::new`] (unless its record is revoked).
+    ///
+    /// A session asks for it once, keeps it, and ends when it is ready. It must be polled together
+    /// with the socket: a session that does not poll it is not ended. `GuardedSocket::end_when` does that
+    /// for you. Asked for late, after more than 1,024
+    /// revocations of any keys, it is ready at once, because it cannot know.
+    ///
+    /// ```
+    /// use futures_util::{Stream, StreamExt, future::{Either, select}};
+    /// use tower_realtime_auth::Principal;
+    ///
+    /// async fn session(principal: Principal, mut socket: impl Stream<Item = String> + Unpin) {
+    ///     let mut revoked = principal.revoked();
+    ///     // First, so that a busy socket cannot outshout it.
+    ///     while let Either::Right((Some(event), _)) = select(&mut revoked, socket.next()).await {
+    ///         println!("{}: {event}", principal.account());
+    ///     }
+    ///     // Gone, or revoked: close the socket.
+    /// }
+    /// ```
+    pub fn revoked(&self) -> Revoked {
+        Revoked::new(Arc::clone(&self.record), self.hub.clone())
     }
 
     /// The guard that keeps a session of this principal to what its key has locked. Who asks for

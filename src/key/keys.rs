@@ -130,7 +130,8 @@ impl<S: KeyAdmin> Keys<S> {
 
     /// Takes a key back, and the ephemeral keys that it minted; answers how many that were.
     ///
-    /// Once this has answered, no new connection is accepted with any of them in this process.
+    /// Once this has answered, no new connection is accepted with any of them in this process, and
+    /// open sessions were told (see [`Principal::revoked`](crate::Principal::revoked)).
     ///
     /// # Errors
     /// If the store cannot answer. The key may or may not be revoked then: ask again.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, Redeemed, Revocation, StoreError, Use,
-    Write,
+    Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, Redeemed, Revocation, Revocations,
+    StoreError, Use, Write,
 };
 use crate::{KeyDigest, KeyId, KeyKind, KeyRecord, Parent, UnixMillis};
 
@@ -35,6 +35,7 @@ pub struct MemoryStore {
     // One lock over all tables: a revoke must be seen whole. Std's maps hash with a random seed,
     // so that imported keys cannot be chosen to collide.
     tables: Arc<RwLock<Tables>>,
+    revocations: Revocations,
 }
 
 #[derive(Default)]
@@ -91,6 +92,10 @@ impl KeyStore for MemoryStore {
             })
         }))
     }
+
+    fn revocations(&self) -> Option<&Revocations> {
+        Some(&self.revocations)
+    }
 }
 
 impl KeyAdmin for MemoryStore {
@@ -103,7 +108,12 @@ impl KeyAdmin for MemoryStore {
     }
 
     fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64> {
-        Answer::ready(self.write(|tables| tables.revoke(what, at)))
+        let revoked = self.write(|tables| tables.revoke(what, at));
+        // Even if no record is left to touch: a session may outlive the record of its key.
+        if revoked.is_ok() {
+            self.revocations.publish(what);
+        }
+        Answer::ready(revoked)
     }
 
     fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {

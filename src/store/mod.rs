@@ -1,6 +1,7 @@
 //! Where keys are kept: the traits a store implements, and what it answers.
 
 mod memory;
+mod revocations;
 
 use std::{
     error::Error,
@@ -13,7 +14,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-pub use self::memory::MemoryStore;
+pub use self::{
+    memory::MemoryStore,
+    revocations::{Revocation, Revocations, Revoked},
+};
 use crate::{DigestAlgorithm, KeyDigest, KeyId, KeyRecord, UnixMillis};
 
 /// An answer that is there already, or a future of it.
@@ -151,6 +155,12 @@ pub trait KeyStore: Send + Sync + 'static {
         let _ = record;
         Answer::ready(Err(StoreError::new("this store does not count uses")))
     }
+
+    /// Where this store tells of revocations, the same at every call. Without one, which is the
+    /// default, [`Principal::revoked`](crate::Principal::revoked) waits for ever.
+    fn revocations(&self) -> Option<&Revocations> {
+        None
+    }
 }
 
 /// The answer to [`KeyStore::redeem`].
@@ -199,8 +209,9 @@ pub trait KeyAdmin: KeyStore {
 
     /// Takes keys back, their children too; answers how many records that touched.
     ///
-    /// Once this has answered, no lookup that begins afterwards shows one of them unrevoked. A key
-    /// that was revoked before keeps its first time of revocation.
+    /// Once this has answered, no lookup that begins afterwards shows one of them unrevoked, and
+    /// the store's [`Revocations`] were told, if it has them. A key that was revoked before keeps
+    /// its first time of revocation.
     fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64>;
 
     /// The records that fit `filter`, the oldest first.
@@ -217,16 +228,6 @@ pub enum Inserted {
     Taken,
     /// The parent has as many live children as it may have.
     TooManyChildren,
-}
-
-/// Which keys to take back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Revocation {
-    /// One key and the ephemeral keys that it minted.
-    Key(KeyId),
-    /// Every key of an account.
-    Account(Arc<str>),
 }
 
 /// Which records to list. The default lists all.
@@ -266,6 +267,10 @@ macro_rules! through_pointer {
 
             fn redeem(&self, record: &Arc<KeyRecord>) -> Redeemed {
                 (**self).redeem(record)
+            }
+
+            fn revocations(&self) -> Option<&Revocations> {
+                (**self).revocations()
             }
         }
 
