@@ -11,11 +11,11 @@ use std::{
     },
     task::{Context, Wake, Waker},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, task::noop_waker_ref};
-use support::{Inner, StoreFn, upgrade_with};
+use futures_util::FutureExt;
+use support::{Inner, SOON, StoreFn, upgrade_with};
 use tower::{Layer, Service};
 use tower_realtime_auth::{
     Answer, ApiKey, CredentialSource, Issued, KeyAdmin, KeyDigest, KeyId, KeyRecord, KeyStore,
@@ -430,30 +430,32 @@ fn whoever_wins_the_race_is_told() {
     assert_eq!(watches(keys.store().revocations().expect("a hub")), 0);
 }
 
-/// Threads that come and go while others revoke: nobody waits for ever, nothing is left.
+/// Told at the very moment of its first poll, a session is told by it or woken.
 #[test]
-fn listening_and_leaving_race_with_revoking() {
+fn no_wake_is_lost() {
+    let hub = Revocations::default();
     let keys = Keys::new(MemoryStore::new());
-    let hub = keys.store().revocations().expect("a hub");
     let record = Arc::clone(issue(&keys, "acme").record());
-    let is_over = AtomicBool::new(false);
+    let begin = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::SeqCst) {
-                    let mut session = hub.watch(Arc::clone(&record), hub.epoch());
-                    let _ =
-                        pin!(&mut session).poll_unpin(&mut Context::from_waker(noop_waker_ref()));
+        let sessions = || {
+            for _ in 0..20_000 {
+                let mut session = hub.watch(Arc::clone(&record), hub.epoch());
+                let woken = Arc::new(Woken::default());
+                if woken.poll(&mut session) {
+                    continue;
                 }
-            });
-        }
-        for _ in 0..20_000 {
-            let mut session = hub.watch(Arc::clone(&record), hub.epoch());
-            assert!(!is_ready(&mut session));
+                while woken.times() == 0 {
+                    assert!(begin.elapsed() < SOON, "told, and never woken");
+                    thread::yield_now();
+                }
+                assert!(is_ready(&mut session));
+            }
+        };
+        let threads = [scope.spawn(sessions), scope.spawn(sessions)];
+        while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
             hub.publish(&Revocation::Key(record.id().clone()));
-            assert!(is_ready(&mut session));
         }
-        is_over.store(true, Ordering::SeqCst);
     });
-    assert_eq!(watches(hub), 0);
+    assert_eq!(watches(&hub), 0);
 }
