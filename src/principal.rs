@@ -189,7 +189,9 @@ impl Principal {
     ///
     /// **To be asked for before the handshake is answered.** If the key locks anything or limits
     /// the session, and the handshake completes before anybody has asked, the layer answers 500
-    /// instead: a lock that nobody enforces is a hole.
+    /// instead: a lock that nobody enforces is a hole. (Over HTTP/1.1, hyper gives the connection
+    /// to whoever holds its `OnUpgrade` even after another answer than 101. So a service that gets
+    /// this answer has to be mended: a client that ignores it could still talk to its session.)
     #[cfg(feature = "session")]
     #[must_use]
     pub fn guard(&self) -> crate::SessionGuard {

@@ -16,8 +16,8 @@ use tower::{Layer, ServiceExt};
 use tower_realtime_auth::{
     Answer, ClientSecrets, CredentialSource, Environment, Grants, Inserted, Issued, KeyAdmin,
     KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lifetimes, Lookup,
-    ManualClock, MemoryStore, MintError, NewKey, NewToken, Principal, RealtimeAuthLayer,
-    Revocation, SessionGuard, Settings, StoreError, UnixMillis, Verdict, Write,
+    ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken, Principal, Profile,
+    RealtimeAuthLayer, Revocation, SessionGuard, Settings, StoreError, UnixMillis, Verdict, Write,
     bytes::Bytes,
     http::{HeaderMap, Method, Request, StatusCode},
 };
@@ -395,10 +395,7 @@ const BAD_BODIES: &[(&str, Option<&str>)] = &[
     (r#"{"model":"a","session":{"model":"b"}}"#, Some("model")),
     (r#"{"voice":"a","session":{"voice":"b"}}"#, Some("voice")),
     // The same setting in two spellings.
-    (
-        r#"{"session":{"voice":"a","audio":{"output":{"voice":"b"}}}}"#,
-        Some("session.audio.output.voice"),
-    ),
+    (r#"{"session":{"voice":"a","audio":{"output":{"voice":"b"}}}}"#, Some("session.voice")),
 ];
 
 #[tokio::test]
@@ -408,7 +405,11 @@ async fn what_is_not_right_is_refused_by_name() {
     for (body, field) in BAD_BODIES {
         let reply = desk.mint(*body).await;
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}: {}", reply.json);
-        let code = if field.is_some() { "invalid_value" } else { "invalid_json" };
+        let code = match *field {
+            None => "invalid_json",
+            Some("expires_after.minutes") => "unknown_parameter",
+            Some(_) => "invalid_value",
+        };
         assert_eq!(reply.fault(), (Some(code), *field), "{body}");
         assert_eq!(reply.json["error"]["type"], "invalid_request_error", "{body}");
         assert!(reply.json["error"]["message"].is_string(), "{body}");
@@ -485,6 +486,66 @@ async fn a_token_does_not_mint() {
     let reply = desk.answer(request_by("unknown", Full::<Bytes>::default())).await;
     assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
     assert_eq!(desk.tokens().await.len(), 1);
+}
+
+/// What each profile takes of a body, and the field that it names if it does not.
+const FIELDS: &[(&str, &str, Option<&str>)] = &[
+    ("openai", r#"{}"#, None),
+    ("openai", r#"{"expires_after":{"anchor":"created_at","seconds":60}}"#, None),
+    ("openai", r#"{"session":{"type":"realtime","model":"m","tracing":"auto"}}"#, None),
+    ("openai", r#"{"model":"m"}"#, Some("model")),
+    ("openai", r#"{"session":{"voice":"marin"}}"#, Some("session.voice")),
+    ("openai", r#"{"session":{"colour":"blue"}}"#, Some("session.colour")),
+    ("xai", r#"{"expires_after":{"seconds":60}}"#, None),
+    (
+        "xai",
+        r#"{"expires_after":{"anchor":"created_at","seconds":60}}"#,
+        Some("expires_after.anchor"),
+    ),
+    ("xai", r#"{"session":{"voice":"ara"}}"#, Some("session")),
+    ("xai", r#"{"model":"m"}"#, Some("model")),
+    ("swaram", r#"{"model":"m","colour":"blue","session":{"voice":"a","shade":1}}"#, None),
+    ("any", r#"{"model":"m","colour":"blue","session":{"voice":"a","shade":1}}"#, None),
+    ("own", r#"{"session":{"voice":"a"}}"#, None),
+    ("own", r#"{"session":{"instructions":"i"}}"#, Some("session.instructions")),
+    ("own", r#"{"voice":"a"}"#, Some("voice")),
+];
+
+#[tokio::test]
+async fn profiles_say_which_fields_there_are() {
+    let own = MintFields::only(["session"]).with_session_fields(["voice"]);
+    for (profile, body, unknown) in FIELDS {
+        let named = match *profile {
+            "openai" => Profile::openai(),
+            "xai" => Profile::xai(),
+            "swaram" => Profile::swaram(),
+            "own" => Profile::default().with_mint_fields(own.clone()),
+            _ => Profile::default(),
+        };
+        let desk = Desk::open().await;
+        let endpoint = desk.endpoint.clone().with_profile(&named);
+        let desk = Desk { endpoint, ..desk };
+        let reply = desk.mint(*body).await;
+        match unknown {
+            None => assert_eq!(reply.status, StatusCode::OK, "{profile}: {body}: {}", reply.json),
+            Some(field) => {
+                assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{profile}: {body}");
+                let fault = (Some("unknown_parameter"), Some(*field));
+                assert_eq!(reply.fault(), fault, "{profile}: {body}");
+                assert!(desk.tokens().await.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_learns_that_it_cannot_mint_before_its_body_is_read() {
+    let desk = Desk::open().await;
+    let token = desk.mint("{}").await.token().to_owned();
+    for body in ["{", "[]", r#"{"session":null}"#] {
+        let reply = desk.answer(request_by(&token, Full::new(Bytes::from(body)))).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN, "{body}");
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,11 @@ struct Seen {
 /// Completes a handshake and answers anything else with 200.
 fn inner(request: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
     let (parts, ()) = request.into_parts();
-    let account = parts.extensions.get::<Principal>().map(|principal| principal.account().into());
+    let account = parts.extensions.get::<Principal>().map(|principal| {
+        // No session follows.
+        principal.waive_guard();
+        principal.account().into()
+    });
     let mut response = Response::builder();
     if parts.headers.contains_key("upgrade") {
         response = response.status(101).header("upgrade", "websocket");

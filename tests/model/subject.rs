@@ -317,6 +317,7 @@ fn handle(request: http::Request<()>) -> Ready<Result<http::Response<Body>, Infa
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     let principal = parts.extensions.get::<Principal>().expect("a principal").clone();
+    principal.waive_guard();
     response.extensions_mut().insert(Seen { principal, uri: parts.uri, headers: parts.headers });
     ready(Ok(response))
 }

@@ -360,6 +360,8 @@ impl<B> Service<Request<B>> for Inner {
             response.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
         }
         if let Some(principal) = request.extensions().get::<Principal>() {
+            // No session follows.
+            principal.waive_guard();
             response.extensions_mut().insert(principal.clone());
         }
         ready(Ok(response))
