@@ -5,15 +5,19 @@
 //! as fast as `serde_json` into a `Value`.
 
 use std::{
+    convert::Infallible,
     env,
     hint::black_box,
-    mem::size_of,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use axum::extract::ws::Message;
 use criterion::Criterion;
+use futures_util::{FutureExt as _, Sink, Stream, StreamExt as _};
 use serde_json::Value;
-use tower_realtime_auth::{Grants, SessionGuard, Settings, Verdict};
+use tower_realtime_auth::{Grants, GuardedSocket, SessionGuard, Settings, Verdict};
 
 /// The lengths of base64 audio that clients send: 20 ms and 200 ms at 24 kHz and 16 bit.
 const AUDIO: [(&str, usize); 2] = [("1.3 KB", 1_280), ("13 KB", 12_800)];
@@ -54,7 +58,8 @@ fn main() {
 fn guard() -> SessionGuard {
     let settings = r#"{"voice":"a","instructions":"Be kind.","tools":[]}"#;
     let settings = Settings::parse(settings).expect("these are settings");
-    SessionGuard::new(&Grants::default().with_session(settings), None)
+    let grants = Grants::default().with_session(settings);
+    SessionGuard::new(&grants.with_max_session(Duration::from_secs(600)), None)
 }
 
 fn audio(length: usize) -> String {
@@ -100,16 +105,63 @@ fn time(mut work: impl FnMut()) -> Duration {
     start.elapsed() / BATCH
 }
 
+/// What sessions of one token take: the guard alone, and the guarded socket with its deadline
+/// running, without the socket inside.
 fn print_memory() {
     let before = resident_bytes();
     let first = guard();
-    let sessions: Vec<_> = (0..SESSIONS).map(|_| first.clone()).collect();
-    let each = resident_bytes().saturating_sub(before) as f64 / SESSIONS as f64;
-    println!(
-        "{} guarded sessions of one key: {each:.0} bytes each resident ({} of them the guard's own)",
-        sessions.len(),
-        size_of::<SessionGuard>()
-    );
+    let guards: Vec<_> = (0..SESSIONS).map(|_| first.clone()).collect();
+    print_bytes("guards", guards, resident_bytes() - before);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.expect("a runtime");
+    let _context = runtime.enter();
+    let before = resident_bytes();
+    let sockets: Vec<_> = (0..SESSIONS)
+        .map(|_| {
+            let mut socket = Box::pin(GuardedSocket::<_, Wire>::new(Silent, first.clone()));
+            assert!(socket.as_mut().next().now_or_never().is_none(), "nobody says anything");
+            socket
+        })
+        .collect();
+    print_bytes("guarded sockets", sockets, resident_bytes() - before);
+}
+
+fn print_bytes<T>(what: &str, held: Vec<T>, bytes: usize) {
+    println!("{} {what} of one token: {} bytes each", held.len(), bytes / held.len());
+}
+
+tower_realtime_auth::wire!(struct Wire for axum::extract::ws);
+
+/// A socket on which nothing happens.
+struct Silent;
+
+impl Stream for Silent {
+    type Item = Result<Message, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Pending
+    }
+}
+
+impl Sink<Message> for Silent {
+    type Error = Infallible;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, _: Message) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// The memory that this process holds; nothing where the system does not tell.

@@ -31,6 +31,7 @@ main() {
     step 'oldest dependencies'    oldest_dependencies
     step 'tests'                  cargo test --all-features
     step 'a million requests'     env PROPERTY_CASES=1000000 cargo test --test properties
+    step 'a million sessions'     env REPLAY_TOKENS=1000 cargo test --test replay
     step 'instructions'           sh tests/instructions.sh
     step 'fuzzing'                sh fuzz/run.sh 5
     step 'examples'               cargo build --examples
