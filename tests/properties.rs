@@ -3,6 +3,8 @@
 //! `PROPERTY_CASES` says how many. A failure names its seed: `PROPERTY_SEED=… PROPERTY_CASES=1`
 //! brings the same request back.
 
+#[path = "model/dice.rs"]
+mod dice;
 #[path = "model/generate.rs"]
 mod generate;
 mod model;
@@ -13,7 +15,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use generate::{Case, Dice};
+use dice::Dice;
+use generate::Case;
 use model::{Answer, Request, judge, subject::Subject};
 
 #[test]

@@ -1,14 +1,12 @@
 //! Requests by chance: nearly right ones mostly, for what is all wrong is refused at the door.
 
-use proptest::{
-    prelude::*,
-    test_runner::{RngAlgorithm, TestRng},
-};
-
-use crate::model::{
-    Bytes, HeaderForm, HttpVersion, Inner, MAX_CREDENTIAL, MAX_OFFERED_BYTES, OfferForm, Request,
-    Setting,
-    subject::{FORCED, ISSUED, Subject},
+use crate::{
+    dice::Dice,
+    model::{
+        Bytes, HeaderForm, HttpVersion, Inner, MAX_CREDENTIAL, MAX_OFFERED_BYTES, OfferForm,
+        Request, Setting,
+        subject::{FORCED, ISSUED, Subject},
+    },
 };
 
 /// A request, how the inner service will answer it, and the number of the setting.
@@ -17,34 +15,6 @@ pub struct Case {
     pub request: Request,
     pub inner: Inner,
     pub setting: usize,
-}
-
-/// Chance, the same for the same seed.
-pub struct Dice(TestRng);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.0.next_u64() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, number: usize) -> bool {
-        self.below(number) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())].clone()
-    }
-
-    /// The first choice mostly.
-    fn prefer<T: Clone>(&mut self, choices: &[T]) -> T {
-        if self.below(4) > 0 { choices[0].clone() } else { self.pick(choices) }
-    }
 }
 
 pub fn case(dice: &mut Dice, subject: &Subject) -> Case {
