@@ -10,7 +10,7 @@ export RUSTC_BOOTSTRAP=1
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
 
-for target in authorization query offers handshake; do
+for target in authorization query offers handshake guard; do
     echo "fuzzing $target for $seconds s"
     mkdir "$found/$target"
     # Without `unsafe` in the crate, an address sanitizer has nothing to find and costs speed.

@@ -1,11 +1,17 @@
-//! Inputs as requests, and the layer's answer against the model's.
+//! Inputs as requests, and the layer's answer against the model's; events of a client are in
+//! `events`.
 //!
 //! An input is text, so that the corpus can be read: a first line that says the setting (a letter
 //! for the number of a `Setting`, then `-`, `!` or `x` for how the inner service answers), and what
 //! the target makes of the rest.
 
+mod events;
+#[path = "../../tests/model/guarded.rs"]
+mod guarded;
 #[path = "../../tests/model/mod.rs"]
 mod model;
+#[path = "../../tests/model/session.rs"]
+mod session;
 
 use std::sync::LazyLock;
 
@@ -13,6 +19,8 @@ use model::{
     Bytes, HttpVersion, Inner, Request, judge,
     subject::{FORCED, Subject},
 };
+
+pub use events::guard;
 
 static SUBJECT: LazyLock<Subject> = LazyLock::new(Subject::new);
 
