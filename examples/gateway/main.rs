@@ -10,11 +10,13 @@ mod model;
 mod realtime;
 mod server;
 mod tls;
+mod transcript;
 
 use std::{
     error::Error,
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -30,7 +32,7 @@ use tower_realtime_auth::{
     RealtimeAuthLayer,
 };
 
-use crate::tls::Tls;
+use crate::{realtime::Gateway, tls::Tls, transcript::Transcript};
 
 /// The account that keys given or made at the start belong to.
 const ACCOUNT: &str = "demo";
@@ -58,6 +60,10 @@ struct Args {
     /// Speak TLS, with a certificate made at the start and signed by nobody else
     #[arg(long)]
     tls: bool,
+
+    /// Write down every event that the model sees, a line for each
+    #[arg(long, value_name = "FILE")]
+    transcript: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,6 +117,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
     }
 
+    let transcript = args.transcript.as_deref().map(Transcript::open).transpose();
+    let transcript = transcript.map_err(|error| format!("--transcript: {error}"))?.map(Arc::new);
+
     let profile = args.profile.profile();
     let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -118,7 +127,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
         .route("/v1/realtime", any(realtime::connect))
         .route_service("/v1/realtime/client_secrets", mint)
-        .with_state(stopping.clone());
+        .with_state(Gateway { stopping: stopping.clone(), transcript });
     // Round the whole router, so that no key is left in what the router remembers of a request.
     let app = RealtimeAuthLayer::new(keys.clone()).with_profile(profile).layer(api);
 

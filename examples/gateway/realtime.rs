@@ -1,6 +1,6 @@
 //! `GET /v1/realtime`: one WebSocket session of an authenticated client.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::sleep};
 use tower_realtime_auth::{End, GuardedSocket, Principal, SessionGuard, SocketError};
 use tracing::Instrument as _;
 
-use crate::{model::Conversation, server};
+use crate::{model::Conversation, server, transcript::Transcript};
 
 tower_realtime_auth::wire!(struct Axum for axum::extract::ws);
 
@@ -28,6 +28,13 @@ const MAX_MESSAGE: usize = 17 * 1024 * 1024;
 /// How long a client may take to read what it is sent, or to answer a Close.
 const PEER_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What the sessions of a gateway share.
+#[derive(Clone)]
+pub struct Gateway {
+    pub stopping: watch::Receiver<bool>,
+    pub transcript: Option<Arc<Transcript>>,
+}
+
 #[derive(serde::Deserialize)]
 pub struct Params {
     model: Option<String>,
@@ -37,7 +44,7 @@ pub struct Params {
 pub async fn connect(
     principal: Principal,
     version: Version,
-    State(stopping): State<watch::Receiver<bool>>,
+    State(gateway): State<Gateway>,
     Query(params): Query<Params>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -50,7 +57,7 @@ pub async fn connect(
     upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(move |socket| {
         // The guard's own words stand in it too.
         let span = tracing::info_span!("session", key_id = %principal.key_id());
-        session(socket, principal, guard, version, params.model, stopping).instrument(span)
+        session(socket, principal, guard, version, params.model, gateway).instrument(span)
     })
 }
 
@@ -60,7 +67,7 @@ async fn session(
     guard: SessionGuard,
     version: Version,
     asked_model: Option<String>,
-    stopping: watch::Receiver<bool>,
+    gateway: Gateway,
 ) {
     tracing::info!(protocol = principal.protocol(), ?version, "session begins");
     let mut conversation = Conversation::new(
@@ -68,13 +75,14 @@ async fn session(
         principal.model().map(str::to_owned).or(asked_model),
     );
     // Not this receiver itself: it counts as a session under way until the socket is closed.
-    let mut stop = stopping.clone();
+    let mut stop = gateway.stopping.clone();
     let mut socket = GuardedSocket::<_, Axum>::new(socket, guard)
         .with_write_deadline(PEER_DEADLINE)
         .with_close_deadline(PEER_DEADLINE)
         .end_when(sleep(MAX_SESSION), End::session_expired(MAX_SESSION))
+        .end_when(principal.revoked(), End::revoked())
         .end_when(async move { server::stopped(&mut stop).await }, End::going_away());
-    match converse(&mut socket, &mut conversation).await {
+    match converse(&mut socket, &mut conversation, gateway.transcript.as_deref()).await {
         Ok(()) | Err(SocketError::Ended) => tracing::info!("session ends"),
         Err(error) => tracing::info!(error = &error as &dyn Error, "session fails"),
     }
@@ -84,11 +92,17 @@ async fn session(
 async fn converse(
     socket: &mut GuardedSocket<WebSocket, Axum>,
     conversation: &mut Conversation,
+    transcript: Option<&Transcript>,
 ) -> Result<(), SocketError<axum::Error>> {
     send(socket, conversation.created()).await?;
     // What the guard hands on is what the model sees; nothing else is.
     while let Some(message) = socket.next().await.transpose()? {
         let Message::Text(text) = message else { continue };
+        if let Some(transcript) = transcript
+            && let Err(error) = transcript.write(conversation.id(), &text)
+        {
+            tracing::error!(%error, "cannot write the transcript");
+        }
         for event in conversation.answer(&text) {
             send(socket, event).await?;
         }
