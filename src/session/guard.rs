@@ -504,6 +504,7 @@ mod tests {
             r#"{"type":"conversation.item.create","item":{"type":"message","role":"system"}}"#,
             r#"{"type":"conversation.item.create","item":{"type":"message","role":"developer"}}"#,
             r#"{"type":"conversation.item.create","item":{"type":"message","role":"System"}}"#,
+            r#"{"type":"conversation.item.create","item":{"type":"message","role":"tool"}}"#,
             r#"{"type":"conversation.item.create","item":{"type":"message","role":null}}"#,
             r#"{"type":"conversation.item.create","item":{"Role":"system"}}"#,
             r#"{"type":"conversation.item.create","item":[{"role":"system"}]}"#,
@@ -524,8 +525,9 @@ mod tests {
         let sent = r#"{"type":"conversation.item.create","item":{"type":"mcp_list_tools"}}"#;
         assert_eq!(guard_over(r#"{"voice":"a"}"#).client(sent), Verdict::Forward(sent));
         assert_eq!(guard_over(r#"{"instructions":"i"}"#).client(sent), Verdict::Forward(sent));
-        let error = error(guard_over(r#"{"tools":[]}"#).client(sent));
-        assert_eq!(error["param"], "item");
+        for sent in [sent, &sent.replace("mcp_list_tools", "MCP_List_Tools")] {
+            assert_eq!(error(guard_over(r#"{"tools":[]}"#).client(sent))["param"], "item");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::{
     Lock, SessionRules, Settings,
@@ -302,7 +302,7 @@ fn put(object: &mut Map<String, Value>, path: &str, value: &Value) {
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => {
-            one == other || (one.as_f64() == other.as_f64() && (one.is_f64() != other.is_f64()))
+            one == other || (one.is_f64() != other.is_f64() && whole(one) == whole(other))
         }
         (Value::Array(one), Value::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
@@ -315,6 +315,13 @@ fn same(one: &Value, other: &Value) -> bool {
         }
         _ => one == other,
     }
+}
+
+/// The whole number that a number is. A float is not what an integer is nearest to.
+fn whole(number: &Number) -> Option<i128> {
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128);
+    integer.or_else(float)
 }
 
 #[cfg(test)]
@@ -356,6 +363,9 @@ mod tests {
                 // Equal: passes.
                 (r#"{"voice":"a"}"#, r#"{"voice":"a"}"#, r#"{"voice":"a"}"#, &[]),
                 (r#"{"speed":1}"#, r#"{"speed":1.0}"#, r#"{"speed":1.0}"#, &[]),
+                // 2^53 + 1, and what a float can say of it.
+                (r#"{"x":9007199254740993}"#, r#"{"x":9007199254740992.0}"#, "{}", &["x"]),
+                (r#"{"x":1e300}"#, r#"{"x":1e301}"#, "{}", &["x"]),
                 (r#"{"speed":1}"#, r#"{"speed":1.5}"#, "{}", &["speed"]),
                 (r#"{"speed":1}"#, r#"{"speed":2}"#, "{}", &["speed"]),
                 (r#"{"speed":1}"#, r#"{"speed":"1"}"#, "{}", &["speed"]),

@@ -7,8 +7,8 @@ use super::{
     rules::{NO_ITEMS, fold},
 };
 
-/// Whose messages are no instructions.
-const SPEAKERS: [&str; 3] = ["user", "assistant", "tool"];
+/// Whose messages are no instructions. What a function said has no role.
+const SPEAKERS: [&str; 2] = ["user", "assistant"];
 
 /// Whether clients may add instructions of their own. A locked prompt locks them too.
 pub(super) fn may_instruct(held: &Held<'_>) -> bool {
@@ -54,7 +54,9 @@ fn instructs(value: &Value) -> bool {
 
 /// Whether there is an item in `value` that lists the tools of a server.
 fn gives_tools(value: &Value) -> bool {
-    has(value, &|name, value| name == "type" && value == "mcp_list_tools")
+    has(value, &|name, value| {
+        name == "type" && value.as_str().is_some_and(|kind| fold(kind) == "mcp_list_tools")
+    })
 }
 
 /// Whether a member like that is anywhere in `value`.
