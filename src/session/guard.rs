@@ -567,13 +567,10 @@ mod tests {
         for on_change in [OnChange::Keep, OnChange::Refuse] {
             let rules = SessionRules::default().with_on_change(on_change);
             let mut guard = SessionGuard::with_rules(&grants, None, Arc::new(rules));
-            for (sent, through) in [(
-                r#"{"type":"session.update","session":{"turn_detection":{"y":2}}}"#,
-                r#"{"session":{"turn_detection":{"x":1,"y":2}},"type":"session.update"}"#,
-            )] {
-                let expected = Verdict::Rewrite { text: through.to_owned(), kept: Vec::new() };
-                assert_eq!(guard.client(sent), expected);
-            }
+            let sent = r#"{"type":"session.update","session":{"turn_detection":{"y":2}}}"#;
+            let through = r#"{"session":{"turn_detection":{"x":1,"y":2}},"type":"session.update"}"#;
+            let expected = Verdict::Rewrite { text: through.to_owned(), kept: Vec::new() };
+            assert_eq!(guard.client(sent), expected);
         }
     }
 
