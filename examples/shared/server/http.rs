@@ -21,7 +21,10 @@ use tokio::{
 };
 use tower::{Service, ServiceExt as _};
 
-use crate::tls::{self, Tls};
+use super::{
+    Stopping, stopped,
+    tls::{self, Tls},
+};
 
 /// How long a request head may take to arrive.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,12 +41,8 @@ enum Http {
 }
 
 /// Serves `app` until told to stop, then lets the requests under way end.
-pub async fn serve<S>(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    app: S,
-    mut stopping: watch::Receiver<bool>,
-) where
+pub async fn serve<S>(listener: TcpListener, tls: Option<Tls>, app: S, mut stopping: Stopping)
+where
     S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -143,12 +142,6 @@ async fn accept(
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, place))
-}
-
-/// Waits until everything is to end.
-pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // Without a sender nobody is left to go on for.
-    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Waits, no longer than the deadline, until the server and all sessions have ended.

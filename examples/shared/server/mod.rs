@@ -1,0 +1,195 @@
+//! What the realtime servers among the examples share: flags, keys, routes, sessions, and how they
+//! end.
+
+mod http;
+pub mod session;
+mod tls;
+
+use std::{
+    error::Error,
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use axum::{Router, routing::MethodRouter};
+use clap::ValueEnum;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tower::Layer as _;
+use tower_realtime_auth::{
+    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Profile,
+    RealtimeAuthLayer,
+};
+
+use self::tls::Tls;
+
+/// The account that keys given or made at the start belong to.
+const ACCOUNT: &str = "demo";
+
+/// Says, to everything that runs, when it is to end. Held while it runs.
+pub type Stopping = watch::Receiver<bool>;
+
+#[derive(clap::Args)]
+pub struct Flags {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+
+    /// A secret key of your own, to be let in; may be repeated. Without one, a fresh key is made
+    /// and shown once
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
+
+    /// Where keys are kept
+    #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
+    store: StoreKind,
+
+    /// Whose clients are served: where they put their keys, and what they are told
+    #[arg(long, value_enum, default_value_t = ProfileKind::Any)]
+    profile: ProfileKind,
+
+    /// Speak TLS, with a certificate made at the start and signed by nobody else
+    #[arg(long)]
+    tls: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StoreKind {
+    /// In this process; gone when it ends
+    Memory,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProfileKind {
+    /// All of them at once
+    Any,
+    Openai,
+    Xai,
+    Decart,
+    Swaram,
+    Svara,
+}
+
+impl ProfileKind {
+    fn profile(self) -> Profile {
+        match self {
+            Self::Any => Profile::default(),
+            Self::Openai => Profile::openai(),
+            Self::Xai => Profile::xai(),
+            Self::Decart => Profile::decart(),
+            Self::Swaram => Profile::swaram(),
+            Self::Svara => Profile::svara(),
+        }
+    }
+}
+
+/// Serves `realtime` and mints tokens for it, to whoever has a key, until a signal comes.
+pub async fn run(
+    flags: Flags,
+    realtime: impl FnOnce(Stopping) -> MethodRouter,
+) -> Result<(), Box<dyn Error>> {
+    let store: Arc<dyn KeyAdmin> = match flags.store {
+        StoreKind::Memory => Arc::new(MemoryStore::new()),
+    };
+    let keys = Keys::new(store);
+    for key in flags.keys.iter().cloned() {
+        let key = ApiKey::new(key).map_err(|error| format!("--key: {error}"))?;
+        let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
+        keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
+    }
+
+    let profile = flags.profile.profile();
+    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
+    let (stop, stopping) = watch::channel(false);
+    let api = Router::new()
+        .route("/v1/realtime", realtime(stopping.clone()))
+        .route_service("/v1/realtime/client_secrets", mint);
+    // Round the whole router, so that no key is left in what the router remembers of a request.
+    let app = RealtimeAuthLayer::new(keys.clone()).with_profile(profile).layer(api);
+
+    let listener = TcpListener::bind(flags.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let address = listener.local_addr()?;
+    let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
+    println!("listening on {}://{address}", if flags.tls { "https" } else { "http" });
+    if flags.keys.is_empty() {
+        let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
+        let issued = keys.issue(new).await?;
+        greet(address, flags.tls, issued.key().expose());
+    }
+    std::io::stdout().flush()?;
+
+    let serving = tokio::spawn(http::serve(listener, tls, app, stopping));
+    wait_for_signal().await?;
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    http::ended(serving, stop).await;
+    Ok(())
+}
+
+/// Logs to stderr, by `RUST_LOG`.
+pub fn log() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+}
+
+/// Waits until everything is to end.
+pub async fn stopped(stopping: &mut Stopping) {
+    // Without a sender nobody is left to go on for.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Svara's and Stripe's way of marking keys for rehearsals.
+fn environment_of(key: &ApiKey) -> Environment {
+    if key.expose().starts_with("sk_test_") { Environment::Test } else { Environment::Live }
+}
+
+fn greet(address: SocketAddr, tls: bool, key: &str) {
+    // Nobody but us vouches for our certificate: curl is told not to ask.
+    let (curl, ws) = if tls {
+        (format!("curl -k https://{address}"), "wss")
+    } else {
+        (format!("curl http://{address}"), "ws")
+    };
+    println!(
+        r#"
+A secret key, shown this once; it belongs on a server:
+
+    {key}
+
+Mint a token for a browser, with a voice that the browser cannot change:
+
+    {curl}/v1/realtime/client_secrets \
+      -H 'Authorization: Bearer {key}' \
+      -d '{{"expires_after": {{"seconds": 600}}, "session": {{"voice": "marin"}}}}'
+
+Connect with it, for instance in the console of a browser:
+
+    const socket = new WebSocket("{ws}://{address}/v1/realtime?model=demo",
+      ["realtime", "openai-insecure-api-key." + TOKEN]);
+    socket.onmessage = event => console.log(event.data);
+    socket.onclose = event => console.log(event.code, event.reason);
+"#
+    );
+    if tls {
+        println!("Before that, open https://{address}/ there and accept its certificate.\n");
+    }
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
