@@ -10,7 +10,8 @@
 //!     UPSTREAM_KEY=sk_test_upstream cargo run --example tower_stack -- http://127.0.0.1:8787
 //!
 //! What passes through a completed handshake is copied unread, so nothing here would keep settings
-//! that a token locks. Hence the gate mints none.
+//! that a token locks. Hence the gate mints none;
+//! the example `proxy` does.
 
 mod shared;
 
