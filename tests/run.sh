@@ -37,7 +37,7 @@ main() {
     step 'examples'               cargo build --examples
     step 'clients for Node'       npm ci --prefix tests/clients
     step 'clients for Python'     install_python_clients
-    export GATEWAY="$target/debug/examples/gateway"
+    export GATEWAY="$target/debug/examples/gateway" PROXY="$target/debug/examples/proxy"
     step 'Chromium, ws, fetch'    node_clients
     step 'openai, websockets'     python_clients
 

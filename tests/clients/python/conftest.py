@@ -1,10 +1,12 @@
-"""Starts one gateway for all tests, and mints its tokens."""
+"""Starts the example servers, one gateway for all tests, and mints their tokens."""
 
 import os
 import secrets
 import select
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 DEADLINE = 10
 ROOT = Path(__file__).parents[3]
 BINARY = os.environ.get("GATEWAY", str(ROOT / "target/debug/examples/gateway"))
+PROXY = os.environ.get("PROXY", str(ROOT / "target/debug/examples/proxy"))
 
 
 @dataclass(frozen=True)
@@ -43,26 +46,35 @@ class Gateway:
         return secret.value
 
 
-@pytest.fixture(scope="session")
-def gateway():
-    key = f"sk_test_{secrets.token_hex(12)}"
+@contextmanager
+def listening(binary: str, *flags: str, log=None, **environment: str) -> Iterator[str]:
+    """Runs a server; its address. Its log goes to the file `log`."""
     process = subprocess.Popen(
-        [BINARY, "--listen", "127.0.0.1:0", "--key", key],
+        [binary, "--listen", "127.0.0.1:0", *flags],
         # Its log would drown the report; RUST_LOG=debug brings it back.
-        env={"RUST_LOG": "error", **os.environ},
+        env={"RUST_LOG": "error", **os.environ, **environment},
         stdout=subprocess.PIPE,
+        stderr=log,
     )
     try:
-        assert select.select([process.stdout], [], [], DEADLINE)[0], "the gateway does not listen"
+        assert select.select([process.stdout], [], [], DEADLINE)[0], f"{binary} does not listen"
         line = process.stdout.readline().decode().strip()
         said, _, host = line.partition("http://")
-        assert said == "listening on ", line
-        yield Gateway(host, key)
+        assert said == "listening on ", f"{binary}: {line}"
+        yield host
         process.terminate()
         process.wait(DEADLINE)  # It ends when it is told to, or this test run fails.
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def gateway():
+    key = f"sk_test_{secrets.token_hex(12)}"
+    with listening(BINARY, "--key", key) as host:
+        yield Gateway(host, key)
 
 
 @pytest.fixture
