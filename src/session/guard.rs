@@ -254,7 +254,9 @@ impl SessionGuard {
         event.retain(|name, value| {
             let passes = name == "type"
                 || carries.field().is_some_and(|field| name == field)
-                || (self.rules.is_member(name, carries) && !value.is_object() && !value.is_array());
+                || (self.rules.is_member(name.as_bytes(), carries)
+                    && !value.is_object()
+                    && !value.is_array());
             if !passes {
                 judged.kept.push(name.clone());
             }

@@ -177,13 +177,14 @@ impl SessionRules {
     }
 
     /// Whether an event that carries this may have a member of this name beside.
-    pub(super) fn is_member(&self, name: &str, carries: &Carries) -> bool {
+    pub(super) fn is_member(&self, name: &[u8], carries: &Carries) -> bool {
         let of_its_kind: &[&str] = match carries {
             Carries::Nothing | Carries::End => &PLAIN_MEMBERS,
             Carries::Instruction => &INSTRUCTION_MEMBERS,
             Carries::SessionSettings(_) | Carries::ResponseSettings(_) | Carries::Item(_) => &[],
         };
-        of_its_kind.contains(&name) || self.members.iter().any(|known| **known == *name)
+        of_its_kind.iter().any(|known| known.as_bytes() == name)
+            || self.members.iter().any(|known| known.as_bytes() == name)
     }
 
     pub(super) const fn on_change(&self) -> OnChange {

@@ -2,14 +2,21 @@
 //!
 //! Most of what a client sends is audio: one long string in a flat object. Such an event need not
 //! be built up as a value to know that it carries no settings; it is enough to be sure that every
-//! parser reads the same `type`, and that nothing else in it could be one. Whatever is not plain enough for that is for the full parse.
+//! parser reads the same `type`, and that nothing else in it could be one. Whatever is not plain
+//! enough for that is for the full parse.
+
+use memchr::memchr2;
 
 /// More members than that are not plain.
 const MAX_MEMBERS: usize = 8;
+/// How many bytes of a string are searched before whole strides are.
+const SHORT: usize = 64;
+/// How many bytes are judged in one go.
+const STRIDE: usize = 256;
 
 /// The `type` of an event that is one JSON object of at most eight members with different names
 /// that all are members, none of them an object or an array, and no escape anywhere.
-pub(super) fn plain_type(text: &str, is_member: impl Fn(&str) -> bool) -> Option<&str> {
+pub(super) fn plain_type(text: &str, is_member: impl Fn(&[u8]) -> bool) -> Option<&str> {
     let mut rest = token(text.as_bytes(), b'{')?;
     let mut names = [&[][..]; MAX_MEMBERS];
     let mut kind = None;
@@ -24,7 +31,7 @@ pub(super) fn plain_type(text: &str, is_member: impl Fn(&str) -> bool) -> Option
             let (value, after) = string(rest)?;
             (kind, rest) = (Some(value), after);
         } else {
-            rest = scalar(rest).filter(|_| str::from_utf8(name).is_ok_and(&is_member))?;
+            rest = scalar(rest).filter(|_| is_member(name))?;
         }
         match token(rest, b',') {
             Some(after) => rest = after,
@@ -69,38 +76,40 @@ fn scalar(bytes: &[u8]) -> Option<&[u8]> {
 /// A string without escapes, and what follows it.
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let bytes = bytes.strip_prefix(b"\"")?;
-    let (string, rest) = bytes.split_at_checked(plain_len(bytes)?)?;
-    Some((string, rest.strip_prefix(b"\"")?))
-}
-
-/// How many bytes come before the first special one.
-fn plain_len(bytes: &[u8]) -> Option<usize> {
-    let long = leap::<256>(bytes);
-    let plain = long + leap::<16>(bytes.get(long..)?);
-    let rest = bytes.get(plain..)?;
-    Some(plain + rest.iter().position(|byte| is_special(*byte))?)
+    // Names and types end soon.
+    let (start, _) = bytes.split_at(bytes.len().min(SHORT));
+    let (leapt, end) = match memchr2(b'"', b'\\', start) {
+        Some(end) => (0, end),
+        None => {
+            let leapt = leap(bytes);
+            (leapt, leapt + memchr2(b'"', b'\\', bytes.get(leapt..)?)?)
+        }
+    };
+    let (string, rest) = bytes.split_at_checked(end)?;
+    let is_plain = has_no_control(string.get(leapt..)?);
+    Some((string, rest.strip_prefix(b"\"").filter(|_| is_plain)?))
 }
 
 /// The length of what begins `bytes` in whole strides in which no byte can be special.
-fn leap<const STRIDE: usize>(bytes: &[u8]) -> usize {
-    let (strides, _) = bytes.as_chunks::<STRIDE>();
+fn leap(bytes: &[u8]) -> usize {
+    let (strides, _) = bytes.as_chunks();
     strides.iter().take_while(|stride| is_like_base64(stride)).count() * STRIDE
 }
 
-/// Whether no byte can be special. By minima alone and without a branch a byte, so that the
-/// compiler makes few vector instructions of it.
-fn is_like_base64<const STRIDE: usize>(stride: &[u8; STRIDE]) -> bool {
+/// Whether nothing in it may not stand in a string (RFC 8259 §7).
+fn has_no_control(bytes: &[u8]) -> bool {
+    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) >= b' '
+}
+
+/// Whether no byte ends a string, begins an escape, or may not stand in a string. By minima alone
+/// and without a branch a byte, so that the compiler makes few vector instructions of it.
+fn is_like_base64(stride: &[u8; STRIDE]) -> bool {
     let (mut least, mut nearest) = (u8::MAX, u8::MAX);
     for byte in stride {
         least = least.min(*byte);
         nearest = nearest.min(byte ^ b'\\');
     }
     least > b'"' && nearest > 0
-}
-
-/// What ends a string, begins an escape, or may not stand in a string (RFC 8259 §7).
-const fn is_special(byte: u8) -> bool {
-    byte == b'"' || byte == b'\\' || byte < 0x20
 }
 
 #[cfg(test)]
@@ -117,7 +126,7 @@ mod tests {
             (r#"{"type":"é"}"#, "é"),
             (&format!(r#"{{"audio":"{long}","type":"a"}}"#), "a"),
         ] {
-            assert_eq!(plain_type(text, |name| name != "stranger"), Some(kind), "{text}");
+            assert_eq!(plain_type(text, |name| name != b"stranger"), Some(kind), "{text}");
         }
     }
 
@@ -165,7 +174,7 @@ mod tests {
             &format!(r#"{{"audio":"{long}\"","type":"a"}}"#),
             &format!(r#"{{"audio":"{long}"#),
         ] {
-            assert_eq!(plain_type(text, |name| name != "stranger"), None, "{text}");
+            assert_eq!(plain_type(text, |name| name != b"stranger"), None, "{text}");
         }
     }
 }
