@@ -35,6 +35,21 @@ pub fn terms(dice: &mut Dice) -> Terms {
     } else {
         Vec::new()
     };
+    if dice.one_in(12) {
+        // A part of what providers take as a whole.
+        return Terms {
+            settings: json!({ "turn_detection": { "type": "t", "threshold": 0.5 } })
+                .as_object()
+                .cloned(),
+            mode: Mode::Nothing,
+            paths: vec!["turn_detection.threshold".into()],
+            model: None,
+            models: None,
+            refuses: dice.one_in(4),
+            locks_when_begun: false,
+            overlooks: true,
+        };
+    }
     // What such a session is held to depends on what the guard is known to do otherwise.
     let locks_when_begun = dice.one_in(4);
     Terms {
