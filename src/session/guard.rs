@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, items, parse,
+    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, held::follow, items, parse,
     scan::plain_type,
 };
 use crate::Grants;
@@ -45,6 +45,8 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Clone)]
 pub struct SessionGuard {
     settings: Option<Settings>,
+    /// What the client has set so far, where that is to be locked.
+    chosen: Option<Settings>,
     lock: Lock,
     model: Option<Arc<str>>,
     models: Option<Arc<[Arc<str>]>>,
@@ -119,6 +121,7 @@ impl SessionGuard {
     pub fn with_rules(grants: &Grants, model: Option<Arc<str>>, rules: Arc<SessionRules>) -> Self {
         Self {
             settings: grants.session().cloned(),
+            chosen: None,
             lock: grants.lock().cloned().unwrap_or_default(),
             model,
             models: grants.shared_models(),
@@ -218,11 +221,9 @@ impl SessionGuard {
         }
         let mut judged = self.take_out_strangers(event, &carries);
         match &carries {
-            Carries::SessionSettings(field) => {
+            Carries::SessionSettings(field) | Carries::ResponseSettings(field) => {
                 judged.add(self.judge_settings(event, field)?);
-                self.follow(event, field);
             }
-            Carries::ResponseSettings(field) => judged.add(self.judge_settings(event, field)?),
             Carries::Item(field) => {
                 if !event.get(&**field).is_none_or(|item| items::passes(&self.held(), item)) {
                     let message = "Instructions and tools are locked for this session: only items \
@@ -236,16 +237,17 @@ impl SessionGuard {
                     return Err(Refused::locked(message).at("type"));
                 }
             }
-            Carries::Nothing => {}
+            Carries::Nothing | Carries::End => {}
+        }
+        if let (Some(path), OnChange::Refuse) = (judged.kept.first(), self.rules.on_change()) {
+            return Err(Refused::locked("This is locked for the session.").at(path));
+        }
+        match carries {
+            Carries::SessionSettings(field) => self.follow(event, &field),
             Carries::End => self.state = State::Ended,
+            _ => {}
         }
-        match (judged.kept.first(), self.rules.on_change()) {
-            (Some(path), OnChange::Refuse) => {
-                let message = "This is locked for the session.";
-                Err(Refused::locked(message).at(path))
-            }
-            _ => Ok(judged),
-        }
+        Ok(judged)
     }
 
     /// Takes out what no such event has beside its `type` and what it carries.
@@ -289,12 +291,12 @@ impl SessionGuard {
 
     /// Notes what the client has set, if that is to be locked once the conversation begins.
     fn follow(&mut self, event: &Map<String, Value>, field: &str) {
-        if self.state != State::NotBegun || !self.rules.lock_when_begun() {
-            return;
-        }
-        if let Some(Value::Object(update)) = event.get(field) {
-            let settings = self.settings.take().unwrap_or_default();
-            self.settings = Some(settings.updated_by(update, &self.rules));
+        if let (State::NotBegun, true) = (self.state, self.rules.lock_when_begun())
+            && let Some(Value::Object(update)) = event.get(field)
+        {
+            let mut settings = Map::clone(self.chosen.take().unwrap_or_default().as_map());
+            follow(&self.rules, &mut settings, update);
+            self.chosen = Some(Settings::from_map(settings));
         }
     }
 
@@ -303,6 +305,11 @@ impl SessionGuard {
         if self.state == State::NotBegun {
             self.state = State::Begun;
             if self.rules.lock_when_begun() {
+                let mut settings = Map::new();
+                for set in [self.settings.take(), self.chosen.take()].into_iter().flatten() {
+                    follow(&self.rules, &mut settings, set.as_map());
+                }
+                self.settings = Some(Settings::from_map(settings));
                 self.lock = Lock::all();
             }
         }

@@ -8,7 +8,7 @@
 //!    server takes for it (`Voice`).
 //! 4. A value equal to the locked one may always be sent.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
@@ -100,18 +100,25 @@ impl<'a> Held<'a> {
     /// beside the rest.
     pub(crate) fn filter(&self, update: &mut Map<String, Value>) -> Filtered {
         let mut filtered = Filtered::default();
-        self.filter_group("", update, &mut filtered);
+        self.filter_group(["", ""], update, &mut filtered);
         filtered
     }
 
-    fn filter_group(&self, parent: &str, group: &mut Map<String, Value>, done: &mut Filtered) {
+    /// `folded` is the group's path as a lax server reads it, `spelled` as the client wrote it.
+    fn filter_group(
+        &self,
+        [folded, spelled]: [&str; 2],
+        group: &mut Map<String, Value>,
+        done: &mut Filtered,
+    ) {
         group.retain(|name, value| {
-            let spelled = if parent.is_empty() { name.clone() } else { format!("{parent}.{name}") };
-            let path = self.rules.canonical(&spelled);
+            let folded = join(folded, &fold(name));
+            let spelled = join(spelled, name);
+            let path = self.rules.canonical(&folded);
             match (self.judge(&path, value), &mut *value) {
                 (Judged::Group, Value::Object(inner)) => {
                     let was_empty = inner.is_empty();
-                    self.filter_group(&spelled, inner, done);
+                    self.filter_group([&folded, &spelled], inner, done);
                     done.completed |= self.complete(&path, inner);
                     was_empty || !inner.is_empty()
                 }
@@ -124,10 +131,12 @@ impl<'a> Held<'a> {
         });
     }
 
+    /// Whether `value` is what the key sets under this name.
+    pub(super) fn sets(&self, name: &str, value: &Value) -> bool {
+        self.set(&self.rules.canonical(&fold(name))).is_some_and(|set| same(set, value))
+    }
+
     fn judge(&self, path: &str, value: &Value) -> Judged {
-        if NO_SETTINGS.contains(&path) {
-            return Judged::Passes;
-        }
         let passes = match self.locked(path) {
             Some(Locked::To(locked)) => same(locked, value),
             Some(Locked::ToModel(model)) => value == model,
@@ -164,8 +173,8 @@ impl<'a> Held<'a> {
         }
         let is_locked = match self.lock.extent() {
             Extent::Nothing => false,
-            Extent::Set => set.is_some(),
-            Extent::All => true,
+            Extent::All if !NO_SETTINGS.contains(&path) => true,
+            Extent::Set | Extent::All => set.is_some(),
         };
         if is_locked || self.is_named(path) || self.is_locked_around(path) {
             return Some(set.map_or(Locked::ToDefault, Locked::To));
@@ -185,8 +194,9 @@ impl<'a> Held<'a> {
         self.named().any(|named| named == path || is_inside(path, &named))
     }
 
-    fn named(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.lock.paths().iter().map(|path| self.rules.canonical(path))
+    fn named(&self) -> impl Iterator<Item = String> {
+        let canonical = |path: &Box<str>| self.rules.canonical(&fold(path)).into_owned();
+        self.lock.paths().iter().map(canonical)
     }
 
     /// Whether a group that `path` lies in is itself locked to something that is no object.
@@ -213,8 +223,8 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Whether something is locked inside of the group at `path`, or all of it, which whatever is not an object
-    /// would sweep away.
+    /// Whether something is locked inside of the group at `path`, or all of it, which whatever is
+    /// not an object would sweep away.
     fn locks_inside(&self, path: &str) -> bool {
         let sets = || {
             let grouped = self.set(path).and_then(Value::as_object);
@@ -235,13 +245,14 @@ impl<'a> Held<'a> {
     /// stand in it, or it would fall back to the default. Answers whether it did not yet.
     fn complete(&self, path: &str, object: &mut Map<String, Value>) -> bool {
         let mut completed = false;
-        for spelled in self.lock.paths().iter().filter(|_| !self.rules.is_group(path)) {
-            let named = self.rules.canonical(spelled);
+        for (spelled, named) in self.lock.paths().iter().zip(self.named()) {
             let inner = named.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'));
-            if let (Some(inner), Some(value)) = (inner, self.set(&named))
-                && at(object, inner).is_none_or(|there| !same(there, value))
+            let Some(inner) = inner.filter(|_| !self.rules.is_group(path)) else { continue };
+            let inner = ending(spelled, inner);
+            if let Some(value) = self.set(&named)
+                && exactly_at(object, inner).is_none_or(|there| !same(there, value))
             {
-                put(object, ending(spelled, inner), value);
+                put(object, inner, value);
                 completed = true;
             }
         }
@@ -260,8 +271,12 @@ impl<'a> Held<'a> {
 /// Whether `value` names a model beyond `models`.
 fn names_another(models: &[Arc<str>], is_model: bool, value: &Value) -> bool {
     match value {
+        // A model is named, not described.
         Value::Object(object) => {
-            object.iter().any(|(name, value)| names_another(models, fold(name) == "model", value))
+            is_model
+                || object
+                    .iter()
+                    .any(|(name, value)| names_another(models, fold(name) == "model", value))
         }
         Value::Array(items) => items.iter().any(|item| names_another(models, is_model, item)),
         value => is_model && !models.iter().any(|model| *value == **model),
@@ -277,10 +292,49 @@ fn at<'v>(settings: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
     }
 }
 
+/// The same, spelled as it is.
+fn exactly_at<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+    match path.split_once('.') {
+        None => object.get(path),
+        Some((group, inner)) => exactly_at(object.get(group)?.as_object()?, inner),
+    }
+}
+
 /// The last names of `spelled`, as many as `inner` has.
 fn ending<'p>(spelled: &'p str, inner: &str) -> &'p str {
     let dots = spelled.rmatch_indices('.').nth(inner.split('.').count() - 1);
     dots.and_then(|(dot, _)| spelled.get(dot + 1..)).unwrap_or(spelled)
+}
+
+/// Merges what `update` sets into `settings`, each setting at its one path.
+pub(super) fn follow(
+    rules: &SessionRules,
+    settings: &mut Map<String, Value>,
+    update: &Map<String, Value>,
+) {
+    follow_group(rules, "", settings, update);
+}
+
+fn follow_group(
+    rules: &SessionRules,
+    parent: &str,
+    settings: &mut Map<String, Value>,
+    update: &Map<String, Value>,
+) {
+    for (name, value) in update {
+        let folded = join(parent, &fold(name));
+        let path = rules.canonical(&folded);
+        match value {
+            Value::Object(inner) if rules.is_group(&path) => {
+                follow_group(rules, &folded, settings, inner);
+            }
+            value => put(settings, &path, value),
+        }
+    }
+}
+
+fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
 }
 
 /// Puts `value` at a dotted path, through objects that are made where there are none.
@@ -565,7 +619,7 @@ mod tests {
             (r#"{"delegation":{"model":"x"}}"#, "{}"),
             (r#"{"delegation":{"a":[{"model":"x"}]}}"#, "{}"),
             (r#"{"audio":{"model":"x"}}"#, "{}"),
-            (r#"{"audio":{"model":{"id":"m"}}}"#, r#"{"audio":{"model":{"id":"m"}}}"#),
+            (r#"{"audio":{"model":{"id":"m"}}}"#, "{}"),
             (r#"{"x":{"model":["x"]}}"#, "{}"),
             (r#"{"x":{"model":["m","n"]}}"#, r#"{"x":{"model":["m","n"]}}"#),
             (r#"{"x":{"model":null}}"#, "{}"),

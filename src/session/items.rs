@@ -25,7 +25,7 @@ pub(super) fn passes(held: &Held<'_>, item: &Value) -> bool {
 pub(super) fn filter(held: &Held<'_>, settings: &mut Map<String, Value>) -> Vec<String> {
     let mut kept = Vec::new();
     settings.retain(|name, value| {
-        if NO_ITEMS.contains(&&*fold(name)) || passes(held, value) {
+        if NO_ITEMS.contains(&&*fold(name)) || held.sets(name, value) || passes(held, value) {
             return true;
         }
         let Value::Array(items) = value else {

@@ -203,9 +203,8 @@ impl SessionRules {
         self.max_message_len
     }
 
-    /// The one path of a setting, whatever its spelling.
+    /// The one path of a setting, whatever its spelling. The path given is [`fold`]ed.
     pub(super) fn canonical<'p>(&self, path: &'p str) -> Cow<'p, str> {
-        let path = fold(path);
         for (alias, canonical) in self.aliases.iter() {
             match path.strip_prefix(&**alias) {
                 Some("") => return Cow::Owned(canonical.to_string()),
@@ -215,7 +214,7 @@ impl SessionRules {
                 _ => {}
             }
         }
-        path
+        Cow::Borrowed(path)
     }
 
     /// The other spellings of a setting, by its one path.
@@ -246,8 +245,7 @@ pub(super) fn fold(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()) {
         return Cow::Borrowed(name);
     }
-    let name = name.split('.').map(|name| name.split('\0').next().unwrap_or_default());
-    let name = name.collect::<Vec<_>>().join(".");
+    let name = name.split('\0').next().unwrap_or_default();
     Cow::Owned(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
 }
 
@@ -280,7 +278,7 @@ pub(super) const BACK_DOORS: [(&str, &str); 5] = [
     ("tools", "delegation"),
 ];
 
-/// Beside the settings of a session or a response, and none themselves.
+/// Beside the settings of a session or a response, and locked only if the key sets them.
 pub(super) const NO_SETTINGS: [&str; 5] = ["conversation", "id", "input", "metadata", "object"];
 
 /// Settings that are judged as such, and may well have a `role` of another meaning.
