@@ -194,7 +194,7 @@ def test_nothing_of_the_client_goes_up_and_no_key_comes_down(tmp_path):
 @pytest.mark.parametrize(
     "session, query, asked",
     [
-        ({"model": "mine"}, "?model=other", "?model=mine"),
+        ({"model": "mine"}, "?model=mine", "?model=mine"),
         ({"model": "mine"}, "", "?model=mine"),
         ({}, "?model=other", "?model=other"),
         ({}, "", ""),
@@ -202,14 +202,17 @@ def test_nothing_of_the_client_goes_up_and_no_key_comes_down(tmp_path):
 )
 def test_the_model_is_the_tokens_and_else_the_clients(session, query, asked):
     with provider() as upstream, proxying(upstream.host) as proxy:
-        try:
-            with open_session(proxy, proxy.mint(**session), query) as client:
-                receive(client)
-        except InvalidStatus as refusal:
-            assert refusal.response.status_code == 403
-            assert not upstream.requests
-        else:
-            assert upstream.requests[0].path == f"/v1/realtime{asked}"
+        with open_session(proxy, proxy.mint(**session), query) as client:
+            receive(client)
+    assert upstream.requests[0].path == f"/v1/realtime{asked}"
+
+
+def test_another_model_than_the_tokens_is_not_asked_for():
+    with provider() as upstream, proxying(upstream.host) as proxy:
+        with pytest.raises(InvalidStatus) as refusal:
+            open_session(proxy, proxy.mint(model="mine"), "?model=other")
+    assert refusal.value.response.status_code == 403
+    assert not upstream.requests
 
 
 def test_an_upstream_that_is_down_or_refuses_is_a_bad_gateway():
@@ -309,6 +312,15 @@ def test_who_stops_says_so_on_both_sides():
             receive(session)
         assert closed(session) == (1001, "the server is stopping")
         assert upstream.heard.get(timeout=DEADLINE) == (1001, "")
+
+
+def test_who_asks_while_the_proxy_stops_is_told():
+    reached = threading.Event()
+    with provider(lambda _: reached.set()) as deaf, ThreadPoolExecutor() as asking:
+        with proxying(deaf.host) as proxy:
+            asked = asking.submit(refused, proxy, proxy.mint(**LOCKED))
+            assert reached.wait(DEADLINE)
+        assert asked.result()[0] == 503
 
 
 def test_what_one_side_does_not_read_the_other_does_not_send():
