@@ -31,6 +31,7 @@ main() {
     step 'oldest dependencies'    oldest_dependencies
     step 'tests'                  cargo test --all-features
     step 'a million requests'     env PROPERTY_CASES=1000000 cargo test --test properties
+    step 'locked sessions by chance' env PROPERTY_CASES=200000 cargo test --release --test lock
     step 'a million sessions'     env REPLAY_TOKENS=1000 cargo test --test replay
     step 'instructions'           sh tests/instructions.sh
     step 'fuzzing'                sh fuzz/run.sh 5
@@ -38,8 +39,8 @@ main() {
     step 'clients for Node'       npm ci --prefix tests/clients
     step 'clients for Python'     install_python_clients
     export GATEWAY="$target/debug/examples/gateway" PROXY="$target/debug/examples/proxy"
-    step 'Chromium, ws, fetch'    node_clients
-    step 'openai, websockets'     python_clients
+    step 'Chromium, ws, fetch, agents SDK' node_clients
+    step 'openai, agents SDK, websockets' python_clients
 
     printf '\nEverything passed, in %s s.\n' "$SECONDS"
 }
@@ -156,7 +157,7 @@ oldest_dependencies() {
 install_python_clients() {
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/clients/requirements.txt
-    "$venv/bin/pip" list --format=freeze | grep -E '^(openai|websockets)='
+    "$venv/bin/pip" list --format=freeze | grep -E '^(openai|openai-agents|websockets)='
 }
 
 node_clients() {

@@ -54,8 +54,6 @@ KNOWN = {
 # Events of OpenAI's Live API that tell the model what to do, under whatever name they carry it.
 TELLING = {
     "decision.create",
-    "decision.item.create",
-    "response.item.create",
     "session.commentary.append",
     "session.instructions.append",
     "session.thinking.append",

@@ -6,26 +6,22 @@ have what arrived behind the guard, are judged by `effective.py`.
 
 import asyncio
 import json
-import os
 import secrets
-import select
-import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, DEADLINE, ROOT
+from conftest import BINARY, DEADLINE, PROXY, ROOT, listening
 from effective import Escape, escapes, lost, settings_of
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 DATA = ROOT / "tests/data/overrides.json"
-PROXY = os.environ.get("PROXY", str(ROOT / "target/debug/examples/proxy"))
 AT_ONCE = 32
 
 
@@ -103,28 +99,6 @@ class Outcome:
 
 
 # The servers
-
-
-@contextmanager
-def listening(binary: str, *flags: str) -> Iterator[str]:
-    """Runs a server; its address."""
-    process = subprocess.Popen(
-        [binary, "--listen", "127.0.0.1:0", *flags],
-        env={"RUST_LOG": "error", **os.environ},
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert select.select([process.stdout], [], [], DEADLINE)[0], f"{binary} does not listen"
-        line = process.stdout.readline().decode().strip()
-        said, _, host = line.partition("http://")
-        assert said == "listening on ", f"{binary}: {line}"
-        yield host
-        process.terminate()
-        process.wait(DEADLINE)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @asynccontextmanager
