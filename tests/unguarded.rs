@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::WebSocketUpgrade, response::Response as AxumResponse, routing::any};
+use axum::{Router, extract::WebSocketUpgrade, routing::any};
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_realtime_auth::{

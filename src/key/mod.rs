@@ -2,6 +2,7 @@
 
 mod digest;
 mod format;
+mod grants;
 mod hasher;
 mod keys;
 mod record;
@@ -13,9 +14,10 @@ use zeroize::Zeroizing;
 pub use self::{
     digest::KeyDigest,
     format::KeyFormat,
+    grants::Grants,
     hasher::{DigestAlgorithm, KeyHasher, Pepper},
     keys::{Issued, KeyError, Keys, NewKey},
-    record::{Environment, Grants, KeyKind, KeyRecord, Parent},
+    record::{Environment, KeyKind, KeyRecord, Parent},
 };
 pub(crate) use self::{format::random_base62, hasher::Digests};
 

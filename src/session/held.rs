@@ -195,8 +195,8 @@ impl<'a> Held<'a> {
     }
 
     fn named(&self) -> impl Iterator<Item = String> {
-        let canonical = |path: &Box<str>| self.rules.canonical(&fold(path)).into_owned();
-        self.lock.paths().iter().map(canonical)
+        let paths = self.lock.paths().iter();
+        paths.map(|path| self.rules.canonical(&fold(path)).into_owned())
     }
 
     /// Whether a group that `path` lies in is itself locked to something that is no object.
