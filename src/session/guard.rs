@@ -181,7 +181,7 @@ impl SessionGuard {
         if self.state != State::Ended
             && let Some(kind) =
                 plain_type(text, |name| self.rules.is_member(name, &Carries::Nothing))
-            && self.rules.carries(kind) == Some(&Carries::Nothing)
+            && self.rules.carries_of(kind) == Some(&Carries::Nothing)
         {
             self.begin();
             return Verdict::Forward(text);

@@ -173,7 +173,12 @@ impl SessionRules {
     /// What an event of this type carries. `None`: it is not known.
     #[must_use]
     pub fn carries(&self, event: &str) -> Option<&Carries> {
-        self.events.iter().find(|(known, _)| **known == *event).map(|(_, carries)| carries)
+        self.carries_of(event.as_bytes())
+    }
+
+    pub(super) fn carries_of(&self, event: &[u8]) -> Option<&Carries> {
+        let mut events = self.events.iter();
+        events.find(|(known, _)| known.as_bytes() == event).map(|(_, carries)| carries)
     }
 
     /// Whether an event that carries this may have a member of this name beside.
