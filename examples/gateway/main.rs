@@ -4,9 +4,12 @@
 //!     cargo run --example gateway -- --tls      # for WebSockets over HTTP/2
 //!     cargo run --example gateway -- --help
 //!
+//! Open its address in a browser: the page there mints, connects, and shows what is locked.
+//!
 //! Put a model in the place of `model.rs` and it is yours.
 
 mod model;
+mod page;
 mod realtime;
 #[path = "../shared/server/mod.rs"]
 mod server;
@@ -36,9 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server::log();
     let transcript = args.transcript.as_deref().map(Transcript::open).transpose();
     let transcript = transcript.map_err(|error| format!("--transcript: {error}"))?.map(Arc::new);
-    server::run(args.server, |stopping| {
+    let realtime = |stopping| {
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
         any(realtime::connect).with_state(Gateway { stopping, transcript })
-    })
-    .await
+    };
+    server::run(args.server, realtime, page::public).await
 }

@@ -19,7 +19,11 @@ use std::{error::Error, sync::Arc};
 use axum::{http::Uri, routing::any};
 use clap::Parser;
 
-use crate::{relay::Proxy, server::Flags, upstream::Upstream};
+use crate::{
+    relay::Proxy,
+    server::{Flags, Public},
+    upstream::Upstream,
+};
 
 /// A proxy that authenticates the clients of a provider of voice models.
 #[derive(Parser)]
@@ -43,8 +47,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     server::log();
     let upstream = Arc::new(Upstream::new(&args.upstream, &args.upstream_key)?);
-    server::run(args.server, |stopping| {
-        any(relay::connect).with_state(Proxy { stopping, upstream })
-    })
-    .await
+    let realtime = |stopping| any(relay::connect).with_state(Proxy { stopping, upstream });
+    server::run(args.server, realtime, async |_, _, _, _| Ok(Public::default())).await
 }

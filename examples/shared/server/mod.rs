@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use axum::{Router, routing::MethodRouter};
+use axum::{Router, http::Uri, routing::MethodRouter};
 use clap::ValueEnum;
 use tokio::{
     net::TcpListener,
@@ -21,14 +21,17 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Profile,
+    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Policy, Profile,
     RealtimeAuthLayer,
 };
 
 use self::tls::Tls;
 
 /// The account that keys given or made at the start belong to.
-const ACCOUNT: &str = "demo";
+pub const ACCOUNT: &str = "demo";
+
+/// Whichever store was chosen.
+pub type Store = Arc<dyn KeyAdmin>;
 
 /// Says, to everything that runs, when it is to end. Held while it runs.
 pub type Stopping = watch::Receiver<bool>;
@@ -87,12 +90,22 @@ impl ProfileKind {
     }
 }
 
-/// Serves `realtime` and mints tokens for it, to whoever has a key, until a signal comes.
+/// What a server shows to everybody, key or no key.
+#[derive(Default)]
+pub struct Public {
+    /// The paths of all routes.
+    pub paths: &'static [&'static str],
+    pub routes: Router,
+}
+
+/// Serves `realtime` and mints tokens for it, to whoever has a key, until a signal comes; and what
+/// `public` makes for this address and scheme, to everybody.
 pub async fn run(
     flags: Flags,
     realtime: impl FnOnce(Stopping) -> MethodRouter,
+    public: impl AsyncFnOnce(SocketAddr, &str, Keys<Store>, Profile) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
-    let store: Arc<dyn KeyAdmin> = match flags.store {
+    let store: Store = match flags.store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
     };
     let keys = Keys::new(store);
@@ -102,25 +115,35 @@ pub async fn run(
         keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
     }
 
-    let profile = flags.profile.profile();
-    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
-    let (stop, stopping) = watch::channel(false);
-    let api = Router::new()
-        .route("/v1/realtime", realtime(stopping.clone()))
-        .route_service("/v1/realtime/client_secrets", mint);
-    // Round the whole router, so that no key is left in what the router remembers of a request.
-    let app = RealtimeAuthLayer::new(keys.clone()).with_profile(profile).layer(api);
-
     let listener = TcpListener::bind(flags.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
     let address = listener.local_addr()?;
+    let scheme = if flags.tls { "https" } else { "http" };
+
+    let profile = flags.profile.profile();
+    let Public { paths, routes } = public(address, scheme, keys.clone(), profile.clone()).await?;
+    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
+    let (stop, stopping) = watch::channel(false);
+    let api = Router::new()
+        .route("/v1/realtime", realtime(stopping.clone()))
+        .route_service("/v1/realtime/client_secrets", mint)
+        .merge(routes);
+    // Round the whole router, so that no key is left in what the router remembers of a request.
+    let app = RealtimeAuthLayer::new(keys.clone())
+        .with_profile(profile)
+        .with_policy(move |_, uri| policy(paths, uri))
+        .layer(api);
+
     let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
-    println!("listening on {}://{address}", if flags.tls { "https" } else { "http" });
+    println!("listening on {scheme}://{address}");
     if flags.keys.is_empty() {
         let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
         let issued = keys.issue(new).await?;
         greet(address, flags.tls, issued.key().expose());
+    }
+    if paths.contains(&"/") {
+        println!("Open {scheme}://{address}/ in a browser to try all of it.\n");
     }
     std::io::stdout().flush()?;
 
@@ -130,6 +153,11 @@ pub async fn run(
     stop.send_replace(true);
     http::ended(serving, stop).await;
     Ok(())
+}
+
+/// What a request needs if these paths are public.
+fn policy(public: &[&str], uri: &Uri) -> Policy {
+    if public.contains(&uri.path()) { Policy::Public } else { Policy::Protected }
 }
 
 /// Logs to stderr, by `RUST_LOG`.
