@@ -26,8 +26,8 @@ network.on('Network.webSocketHandshakeResponseReceived', ({ response }) => {
   completed.push(response.status);
 });
 
-// The gateway's refusal of a page without a key is a page too: any will do, as long as it is from
-// there. Chromium opens WebSockets over HTTP/2 where it has such a connection already.
+// Any page will do, as long as it is from there: Chromium opens WebSockets over HTTP/2 where it has
+// such a connection already.
 await page.goto(origin);
 const version = await page.evaluate(
   () => performance.getEntriesByType('navigation')[0].nextHopProtocol,

@@ -22,7 +22,8 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 
 /** Starts a gateway with these flags; answers at which origin it listens, and how to stop it. */
 export async function start(...flags) {
-  const child = spawn(binary, ['--listen', '127.0.0.1:0', '--key', key, ...flags], {
+  const listen = flags.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
+  const child = spawn(binary, [...listen, '--key', key, ...flags], {
     // Its log would drown the report; RUST_LOG=debug brings it back.
     env: { RUST_LOG: 'error', ...process.env },
     stdio: ['ignore', 'pipe', 'inherit'],
