@@ -135,12 +135,27 @@ impl SessionRules {
         Self { members: self.members.iter().cloned().chain([name.into()]).collect(), ..self }
     }
 
-    /// The same, with another spelling of the setting at the dotted `path`. The objects that the
-    /// path leads through are groups: each setting in them is judged by itself.
+    /// The same, with another spelling of the setting at the dotted `path`, which may itself be
+    /// one of several. The objects that either leads through are groups: each setting in them is
+    /// judged by itself.
     #[must_use]
     pub fn with_alias(self, alias: &str, path: &str) -> Self {
-        let added = (fold(alias).into(), fold(path).into());
-        Self { aliases: self.aliases.iter().cloned().chain([added]).collect(), ..self }
+        let (alias, path) = (fold(alias), fold(path));
+        let (known, path) = (self.canonical(&alias), self.canonical(&path));
+        if known == path {
+            return self;
+        }
+        // What was a spelling of the alias is now one of the path.
+        let others = self.aliases.iter().map(|(other, leads_to)| {
+            let inside = leads_to.strip_prefix(&*known);
+            match inside.filter(|inside| inside.is_empty() || inside.starts_with('.')) {
+                Some(inside) => (other.clone(), format!("{path}{inside}").into()),
+                None => (other.clone(), leads_to.clone()),
+            }
+        });
+        let added = [&alias, &known].map(|alias| (Box::from(&**alias), Box::from(&*path)));
+        let aliases = others.chain(added).collect();
+        Self { aliases, ..self }
     }
 
     /// What becomes of a change to a locked setting. The default is [`OnChange::Keep`].
@@ -210,16 +225,17 @@ impl SessionRules {
 
     /// The one path of a setting, whatever its spelling. The path given is [`fold`]ed.
     pub(super) fn canonical<'p>(&self, path: &'p str) -> Cow<'p, str> {
-        for (alias, canonical) in self.aliases.iter() {
-            match path.strip_prefix(&**alias) {
-                Some("") => return Cow::Owned(canonical.to_string()),
-                Some(inside) if inside.starts_with('.') => {
-                    return Cow::Owned(format!("{canonical}{inside}"));
-                }
-                _ => {}
-            }
+        let mut path = Cow::Borrowed(path);
+        // What a group is an alias of may have aliases inside.
+        if let Some((group, name)) = path.rsplit_once('.')
+            && let Cow::Owned(group) = self.canonical(group)
+        {
+            path = Cow::Owned(format!("{group}.{name}"));
         }
-        Cow::Borrowed(path)
+        match self.aliases.iter().find(|(alias, _)| **alias == *path) {
+            Some((_, canonical)) => Cow::Owned(canonical.to_string()),
+            None => path,
+        }
     }
 
     /// The other spellings of a setting, by its one path.
@@ -234,13 +250,13 @@ impl SessionRules {
     pub(super) fn aliases_inside<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
         self.aliases
             .iter()
-            .filter(move |(_, inner)| is_inside(inner, path))
+            .filter(move |(alias, inner)| is_inside(inner, path) || is_inside(alias, path))
             .map(|(alias, _)| &**alias)
     }
 
     /// Whether the object at `path` merely groups settings.
     pub(super) fn is_group(&self, path: &str) -> bool {
-        self.aliases.iter().any(|(_, inner)| is_inside(inner, path))
+        self.aliases.iter().any(|(alias, inner)| is_inside(inner, path) || is_inside(alias, path))
     }
 }
 
@@ -348,3 +364,35 @@ const PLAIN: [&str; 16] = [
     // Decart
     "livekit_join",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_spellings_are_one_setting() {
+        let rules = SessionRules::default()
+            .with_alias("speaker", "voice")
+            .with_alias("out", "audio.output")
+            .with_alias("Generation.TopK", "top_k")
+            .with_alias("audio.output.speed", "pace")
+            .with_alias("voice", "speaker");
+        for (spelled, path) in [
+            ("voice", "audio.output.voice"),
+            ("speaker", "audio.output.voice"),
+            ("speaker.id", "audio.output.voice.id"),
+            ("out.voice", "audio.output.voice"),
+            ("generation.topk", "top_k"),
+            ("speed", "pace"),
+            ("out.speed", "pace"),
+            ("audio.output.speed", "pace"),
+            ("x.speaker", "x.speaker"),
+        ] {
+            assert_eq!(rules.canonical(spelled), path, "{spelled}");
+        }
+        for group in ["audio", "audio.output", "generation"] {
+            assert!(rules.is_group(group), "{group}");
+        }
+        assert!(!rules.is_group("audio.output.voice"));
+    }
+}
