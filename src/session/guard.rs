@@ -45,7 +45,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Clone)]
 pub struct SessionGuard {
     settings: Option<Settings>,
-    /// What the client has set so far, where that is to be locked.
+    /// What they are by now, where the client's are to be locked too. `None`: as they were.
     chosen: Option<Settings>,
     lock: Lock,
     model: Option<Arc<str>>,
@@ -294,10 +294,22 @@ impl SessionGuard {
         if let (State::NotBegun, true) = (self.state, self.rules.lock_when_begun())
             && let Some(Value::Object(update)) = event.get(field)
         {
-            let mut settings = Map::clone(self.chosen.take().unwrap_or_default().as_map());
+            let mut settings = self.present();
             follow(&self.rules, &mut settings, update);
             self.chosen = Some(Settings::from_map(settings));
         }
+    }
+
+    /// What is set before the conversation begins, each setting at its one path.
+    fn present(&self) -> Map<String, Value> {
+        if let Some(chosen) = &self.chosen {
+            return Map::clone(chosen.as_map());
+        }
+        let mut settings = Map::new();
+        if let Some(set) = &self.settings {
+            follow(&self.rules, &mut settings, set.as_map());
+        }
+        settings
     }
 
     /// The conversation has begun, if it had not.
@@ -305,12 +317,9 @@ impl SessionGuard {
         if self.state == State::NotBegun {
             self.state = State::Begun;
             if self.rules.lock_when_begun() {
-                let mut settings = Map::new();
-                for set in [self.settings.take(), self.chosen.take()].into_iter().flatten() {
-                    follow(&self.rules, &mut settings, set.as_map());
-                }
-                self.settings = Some(Settings::from_map(settings));
-                self.lock = Lock::all();
+                self.settings = Some(Settings::from_map(self.present()));
+                self.chosen = None;
+                self.lock.lock_all();
             }
         }
     }
@@ -631,6 +640,49 @@ mod tests {
         guard.client(r#"{"type":"response.create"}"#);
         let sent = r#"{"type":"session.update","session":{"voice":"a","speed":2}}"#;
         assert_eq!(guard.client(sent), Verdict::Forward(sent));
+    }
+
+    #[test]
+    fn what_a_path_locks_stays_locked_when_the_conversation_begins() {
+        let lock = Lock::set().and(["metadata"]).unwrap();
+        let rules = SessionRules::default().with_lock_when_begun(true);
+        let grants = Grants::default().with_lock(lock);
+        let mut guard = SessionGuard::with_rules(&grants, None, Arc::new(rules));
+        let sent = r#"{"type":"session.update","session":{"id":"s","metadata":{"a":"1"}}}"#;
+        let through = r#"{"session":{"id":"s"},"type":"session.update"}"#;
+        for _ in 0..2 {
+            let Verdict::Rewrite { text, .. } = guard.client(sent) else { panic!("not kept") };
+            assert_eq!(text, through);
+            guard.client(r#"{"type":"response.create"}"#);
+        }
+    }
+
+    #[test]
+    fn what_the_client_swept_away_is_not_locked_to_what_the_key_set() {
+        let grants = Grants::default()
+            .with_session(Settings::parse(r#"{"turn_detection":{"x":1}}"#).unwrap())
+            .with_lock(Lock::nothing());
+        let rules = SessionRules::default().with_lock_when_begun(true);
+        let mut guard = SessionGuard::with_rules(&grants, None, Arc::new(rules));
+        for settings in [r#"{"audio":1}"#, r#"{"audio":{"output":{"voice":"a"}}}"#] {
+            let update = format!(r#"{{"type":"session.update","session":{settings}}}"#);
+            assert!(matches!(guard.client(&update), Verdict::Forward(_)));
+        }
+        guard.client(r#"{"type":"response.create"}"#);
+        let sent = r#"{"type":"session.update","session":{"turn_detection":{"x":1},"voice":"a"}}"#;
+        let Verdict::Rewrite { kept, .. } = guard.client(sent) else { panic!("not kept") };
+        assert_eq!(kept, ["session.turn_detection"]);
+    }
+
+    #[test]
+    fn what_instructs_may_be_sent_in_a_group_if_it_is_what_the_key_sets() {
+        let set = r#"{"audio":{"x":{"role":"x"}},"instructions":"i"}"#;
+        let update =
+            |audio: &str| format!(r#"{{"type":"session.update","session":{{"audio":{audio}}}}}"#);
+        let equal = update(r#"{"x":{"role":"x"},"y":1}"#);
+        assert_eq!(guard_over(set).client(&equal), Verdict::Forward(&*equal));
+        let other = update(r#"{"x":{"role":"x"},"y":{"role":"x"}}"#);
+        assert!(matches!(guard_over(set).client(&other), Verdict::Rewrite { .. }));
     }
 
     #[test]

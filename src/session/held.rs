@@ -131,9 +131,19 @@ impl<'a> Held<'a> {
         });
     }
 
-    /// Whether `value` is what the key sets under this name.
-    pub(super) fn sets(&self, name: &str, value: &Value) -> bool {
-        self.set(&self.rules.canonical(&fold(name))).is_some_and(|set| same(set, value))
+    /// What is left of a value without what the key sets just so. The path is folded.
+    pub(super) fn beyond_set(&self, path: &str, value: &Value) -> Option<Value> {
+        let path = self.rules.canonical(path);
+        if self.set(&path).is_some_and(|set| same(set, value)) {
+            return None;
+        }
+        let Some(group) = value.as_object().filter(|_| self.rules.is_group(&path)) else {
+            return Some(value.clone());
+        };
+        let beyond = |(name, value): (&String, &Value)| {
+            Some((name.clone(), self.beyond_set(&join(&path, &fold(name)), value)?))
+        };
+        Some(Value::Object(group.iter().filter_map(beyond).collect()))
     }
 
     fn judge(&self, path: &str, value: &Value) -> Judged {
@@ -168,7 +178,8 @@ impl<'a> Held<'a> {
             return Some(Locked::ToModel(model));
         }
         let set = self.set(path);
-        if self.is_looked_into(path) && set.is_none_or(Value::is_object) {
+        let is_around = self.is_locked_around(path);
+        if self.is_looked_into(path) && set.is_none_or(Value::is_object) && !is_around {
             return None;
         }
         let is_locked = match self.lock.extent() {
@@ -176,7 +187,7 @@ impl<'a> Held<'a> {
             Extent::All if !NO_SETTINGS.contains(&path) => true,
             Extent::Set | Extent::All => set.is_some(),
         };
-        if is_locked || self.is_named(path) || self.is_locked_around(path) {
+        if is_locked || is_around || self.is_named(path) {
             return Some(set.map_or(Locked::ToDefault, Locked::To));
         }
         None
@@ -404,6 +415,25 @@ mod tests {
         for (set, sent, through, kept) in cases {
             let expected = (object(through), kept.iter().map(ToString::to_string).collect(), false);
             assert_eq!(pass(set, lock, sent), expected, "{set} <- {sent}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_a_group_that_is_locked_to_no_object_is_locked_in_any_spelling() {
+        let settings = object(r#"{"audio":null}"#);
+        let rules = SessionRules::default().with_alias("out", "audio.output");
+        let lock = Lock::set();
+        let held = Held {
+            settings: Some(&settings),
+            lock: &lock,
+            model: None,
+            models: None,
+            rules: &rules,
+        };
+        for out in ["[]", "{}", r#"{"voice":"a"}"#] {
+            let mut update = object(&format!(r#"{{"out":{out},"x":1}}"#));
+            assert_eq!(held.filter(&mut update).kept, ["out"], "{out}");
+            assert_eq!(update, object(r#"{"x":1}"#));
         }
     }
 

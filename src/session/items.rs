@@ -25,7 +25,11 @@ pub(super) fn passes(held: &Held<'_>, item: &Value) -> bool {
 pub(super) fn filter(held: &Held<'_>, settings: &mut Map<String, Value>) -> Vec<String> {
     let mut kept = Vec::new();
     settings.retain(|name, value| {
-        if NO_ITEMS.contains(&&*fold(name)) || held.sets(name, value) || passes(held, value) {
+        let folded = fold(name);
+        if NO_ITEMS.contains(&&*folded)
+            || passes(held, value)
+            || held.beyond_set(&folded, value).is_none_or(|rest| passes(held, &rest))
+        {
             return true;
         }
         let Value::Array(items) = value else {

@@ -99,6 +99,11 @@ impl Lock {
         }
     }
 
+    /// Locks every setting, and still these paths.
+    pub(super) fn lock_all(&mut self) {
+        self.extent = Extent::All;
+    }
+
     pub(super) const fn extent(&self) -> Extent {
         self.extent
     }
