@@ -27,7 +27,7 @@ use tower_realtime_auth::{Carries, Grants, Lock, SessionGuard, SessionRules, Set
 
 #[test]
 fn what_is_locked_stays_and_the_rest_is_the_clients() {
-    let cases = number("PROPERTY_CASES").unwrap_or(20_000);
+    let cases = number("PROPERTY_CASES").unwrap_or(5_000);
     let first_seed = number("PROPERTY_SEED").unwrap_or(0);
     let mut outcomes = BTreeMap::new();
     for seed in first_seed..first_seed + cases {
@@ -44,7 +44,7 @@ fn what_is_locked_stays_and_the_rest_is_the_clients() {
         }
     }
     // Under that, chance alone would fail it.
-    if cases >= 10_000 {
+    if cases >= 5_000 {
         for outcome in [
             Outcome::Idle,
             Outcome::Forwarded,
@@ -79,11 +79,7 @@ fn run(terms: &Terms, events: &[String]) -> Result<Vec<Outcome>, String> {
 
 fn fail(seed: u64, mut terms: Terms, mut events: Vec<String>) -> ! {
     loop {
-        // The second begins the conversation, if that matters.
-        let second = events.get(1);
-        let fewer = smaller_events(&events)
-            .filter(|fewer| !terms.locks_when_begun || fewer.get(1) == second)
-            .find(|fewer| run(&terms, fewer).is_err());
+        let fewer = smaller_events(&events).find(|fewer| run(&terms, fewer).is_err());
         let simpler = smaller_terms(&terms).find(|simpler| run(simpler, &events).is_err());
         if fewer.is_none() && simpler.is_none() {
             break;
@@ -131,6 +127,7 @@ fn smaller_terms(terms: &Terms) -> impl Iterator<Item = Terms> {
         terms.models.is_some().then(|| Terms { models: None, ..terms.clone() }),
         terms.refuses.then(|| Terms { refuses: false, ..terms.clone() }),
         terms.locks_when_begun.then(|| Terms { locks_when_begun: false, ..terms.clone() }),
+        terms.own.then(|| Terms { own: false, ..terms.clone() }),
     ];
     fewer_settings.chain(fewer_paths).chain(others.into_iter().flatten())
 }
@@ -169,11 +166,9 @@ fn smaller_values(value: &Value) -> Vec<Value> {
     all
 }
 
-/// Where the guard is known to do otherwise than the model says; the property overlooks these.
-/// Whoever settles one takes what the model has for it (`overlooks`) away.
+/// What the model has found in the guard, each in the fewest events.
 #[test]
-#[ignore = "known, and overlooked by the property"]
-fn what_is_known_to_differ() {
+fn what_was_once_wrong_is_right() {
     let terms = |settings: &str, mode, path: Option<&str>, locks_when_begun| Terms {
         settings: serde_json::from_str(settings).unwrap(),
         mode,
@@ -182,11 +177,12 @@ fn what_is_known_to_differ() {
         models: None,
         refuses: false,
         locks_when_begun,
-        overlooks: false,
+        own: false,
     };
     let update = |settings: &str| format!(r#"{{"type":"session.update","session":{settings}}}"#);
     let begin = r#"{"type":"input_audio_buffer.commit"}"#.to_owned();
     let close = r#"{"type":"session.close","x":1}"#.to_owned();
+    let own = |terms| Terms { own: true, ..terms };
     let refusing = |terms| Terms { refuses: true, ..terms };
     let prompt = r#"{"prompt":{"id":"p","variables":{"role":"boss"}}}"#;
     let (set, nothing) = (Mode::Set, Mode::Nothing);
@@ -215,7 +211,7 @@ fn what_is_known_to_differ() {
         (
             "a session does not end by an event that was refused",
             refusing(terms("{}", Mode::All, None, false)),
-            vec![close, begin],
+            vec![close, begin.clone()],
         ),
         (
             "an equal value may always be sent, whatever is in it",
@@ -236,6 +232,41 @@ fn what_is_known_to_differ() {
                 false,
             ),
             vec![update(r#"{"turn_detection":{"Threshold":1}}"#)],
+        ),
+        (
+            "a spelling of a spelling is one of the setting",
+            own(terms(r#"{"voice":"a"}"#, set, None, false)),
+            vec![update(r#"{"speaker":"b"}"#)],
+        ),
+        (
+            "a spelling may lead through a group of its own",
+            own(terms("{}", set, Some("top_k"), false)),
+            vec![update(r#"{"generation":{"topK":1}}"#)],
+        ),
+        (
+            "a group in one that is locked to no object is locked in its own spelling too",
+            own(terms(r#"{"audio":null}"#, set, None, false)),
+            vec![update(r#"{"out":[]}"#)],
+        ),
+        (
+            "what instructs may be sent in a group if it is what the key sets",
+            terms(r#"{"audio":{"x":{"role":"x"}},"instructions":"i"}"#, set, None, false),
+            vec![update(r#"{"audio":{"x":{"role":"x"},"y":1}}"#)],
+        ),
+        (
+            "what a path locks stays locked when the conversation begins",
+            terms("{}", set, Some("metadata"), true),
+            vec![begin.clone(), update(r#"{"metadata":{"a":"1"}}"#)],
+        ),
+        (
+            "what the client has swept away is not what the key set when the conversation begins",
+            terms(r#"{"turn_detection":{}}"#, nothing, None, true),
+            vec![
+                update(r#"{"audio":1}"#),
+                update(r#"{"audio":{"output":{"voice":"a"}}}"#),
+                begin.clone(),
+                update(r#"{"voice":"a"}"#),
+            ],
         ),
     ] {
         if let Err(wrong) = run(&terms, &events) {

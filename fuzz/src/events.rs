@@ -26,14 +26,6 @@ pub fn guard(input: &[u8]) {
         return;
     };
     let mut guarded = Guarded::new(terms);
-    if terms.locks_when_begun {
-        for event in [
-            r#"{"type":"session.update","session":{"voice":"marin","x":{"y":1}}}"#,
-            r#"{"type":"input_audio_buffer.commit"}"#,
-        ] {
-            guarded.send(event).expect("a conversation begins");
-        }
-    }
     for event in events.split(BETWEEN) {
         if let Err(wrong) = guarded.send(event) {
             panic!("{wrong}\nunder {terms:#?}");
@@ -44,6 +36,7 @@ pub fn guard(input: &[u8]) {
 fn terms() -> Vec<Terms> {
     const FLAT: &str = r#"{"instructions":"Say only what the customer may know.","voice":"marin","tools":[{"type":"function","name":"lookup","parameters":{"type":"object"}}],"tool_choice":"auto","speed":1,"temperature":0.8,"output_audio_format":"pcm16","input_audio_format":"pcm16","turn_detection":{"type":"server_vad","threshold":0.5},"input_audio_transcription":{"model":"whisper-1","language":"en"},"input_audio_noise_reduction":{"type":"near_field"},"modalities":["text"],"max_response_output_tokens":512,"prompt":{"id":"pmpt_1","version":"1"}}"#;
     const NESTED: &str = r#"{"type":"realtime","instructions":"Say only what the customer may know.","audio":{"output":{"voice":"marin","speed":1,"format":{"type":"audio/pcm","rate":24000}},"input":{"format":{"type":"audio/pcm","rate":24000},"turn_detection":{"type":"server_vad","threshold":0.5},"transcription":{"model":"whisper-1","language":"en"},"noise_reduction":{"type":"near_field"}}},"tools":[{"type":"function","name":"lookup","parameters":{"type":"object"}}],"tool_choice":"auto","temperature":0.8,"output_modalities":["text"],"max_output_tokens":512,"prompt":{"id":"pmpt_1","version":"1"}}"#;
+    const OWN: &str = r#"{"speaker":"marin","generation":{"temperature":0.5},"conversation":"auto","out":{"speed":1}}"#;
     let (set, all, nothing) = (Mode::Set, Mode::All, Mode::Nothing);
     let of = |settings: &str, mode, paths: &[&str]| Terms {
         settings: (!settings.is_empty()).then(|| {
@@ -58,7 +51,7 @@ fn terms() -> Vec<Terms> {
         models: None,
         refuses: false,
         locks_when_begun: false,
-        overlooks: true,
+        own: false,
     };
     let parts = ["turn_detection.threshold", "turn_detection.more.deep", "x.y"];
     let set_parts =
@@ -88,5 +81,9 @@ fn terms() -> Vec<Terms> {
         Terms { locks_when_begun: true, ..of("", nothing, &[]) },
         of("", set, &["audio", "metadata.role"]),
         of("", nothing, &[]),
+        Terms { locks_when_begun: true, ..of(FLAT, nothing, &["instructions"]) },
+        Terms { locks_when_begun: true, refuses: true, ..of(r#"{"voice":"marin"}"#, set, &[]) },
+        Terms { own: true, ..of(OWN, set, &["metadata", "generation.topK"]) },
+        Terms { own: true, locks_when_begun: true, ..of("", set, &["out"]) },
     ]
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     dice::Dice,
-    session::{Mode, Terms},
+    session::{Mode, OWN_EVENT, Terms},
 };
 
 /// A setting: its spellings, and values that it may have.
@@ -46,42 +46,57 @@ pub fn terms(dice: &mut Dice) -> Terms {
             model: None,
             models: None,
             refuses: dice.one_in(4),
-            locks_when_begun: false,
-            overlooks: true,
+            locks_when_begun: dice.one_in(4),
+            own: false,
         };
     }
-    // What such a session is held to depends on what the guard is known to do otherwise.
-    let locks_when_begun = dice.one_in(4);
     Terms {
-        settings: (!locks_when_begun && (!settings.is_empty() || dice.one_in(4)))
-            .then_some(settings),
+        settings: (!settings.is_empty() || dice.one_in(4)).then_some(settings),
         mode: dice.pick(&[Mode::Set, Mode::Set, Mode::Set, Mode::All, Mode::Nothing]),
         paths,
         model: dice.one_in(4).then(|| "m".into()),
         models: dice.one_in(3).then(|| vec!["m".into(), "n".into()]),
-        refuses: !locks_when_begun && dice.one_in(4),
-        locks_when_begun,
-        overlooks: true,
+        refuses: dice.one_in(4),
+        locks_when_begun: dice.one_in(4),
+        own: dice.one_in(4),
     }
 }
 
 /// The events of a client, one to twenty.
 pub fn events(dice: &mut Dice, terms: &Terms) -> Vec<String> {
     let count = 1 + dice.below(20);
-    let mut events: Vec<_> = (0..count).map(|_| event(dice, terms)).collect();
-    if terms.locks_when_begun && count > 1 {
-        events[1] = r#"{"type":"input_audio_buffer.append","audio":"AAAA"}"#.into();
-    }
-    events
+    // By chance alone, conversations begin soon.
+    let before = if terms.locks_when_begun { dice.below(6) } else { 0 };
+    (0..count)
+        .map(|index| {
+            if index < before {
+                let update = update(dice, terms);
+                write(dice, &update)
+            } else {
+                event(dice, terms)
+            }
+        })
+        .collect()
+}
+
+fn update(dice: &mut Dice, terms: &Terms) -> Value {
+    let (kind, field) = if terms.own && dice.one_in(3) {
+        OWN_EVENT
+    } else {
+        (dice.prefer(&["session.update", "session.start"]), "session")
+    };
+    let both = dice.one_in(6);
+    let settings = if both { both_spellings(dice, terms) } else { settings(dice, terms) };
+    json!({ "type": kind, field: settings })
 }
 
 fn event(dice: &mut Dice, terms: &Terms) -> String {
     let mut event = match dice.below(40) {
         0..16 => json!({ "type": "session.update", "session": settings(dice, terms) }),
-        16..18 => {
-            let kind = dice.pick(&["transcription_session.update", "session.start"]);
-            json!({ "type": kind, "session": settings(dice, terms) })
+        16 => {
+            json!({ "type": "transcription_session.update", "session": settings(dice, terms) })
         }
+        17 => update(dice, terms),
         18..25 => {
             let mut response = settings(dice, terms);
             if dice.one_in(3) {
@@ -208,6 +223,7 @@ fn item(dice: &mut Dice) -> Value {
         json!({ "type": "function_call_output", "output": "x" }),
         json!({ "type": "message", "role": "system", "content": [] }),
         json!({ "type": "message", "role": "developer" }),
+        json!({ "type": "message", "role": "tool" }),
         json!({ "type": "message", "role": "System" }),
         json!({ "Role": "system" }),
         json!({ "role\0": "system" }),
@@ -216,6 +232,7 @@ fn item(dice: &mut Dice) -> Value {
         json!([{ "role": "system" }]),
         json!({ "type": "message", "role": "user", "content": [{ "role": "system" }] }),
         json!({ "type": "mcp_list_tools", "tools": [] }),
+        json!({ "type": "MCP_list_tools" }),
         json!("text"),
         json!(null),
     ])
@@ -239,7 +256,7 @@ fn settings(dice: &mut Dice, terms: &Terms) -> Value {
         }
     }
     if dice.one_in(12) {
-        let group = dice.pick(&["audio", "audio", "audio.input", "audio.output"]);
+        let group = dice.pick(&["audio", "audio", "audio.input", "audio.output", "out"]);
         put(&mut settings, group, other(dice));
     }
     if dice.one_in(12) {
@@ -330,7 +347,7 @@ fn respell(dice: &mut Dice, settings: &mut Map<String, Value>) {
 }
 
 /// What a lock may name.
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 20] = [
     "tools",
     "voice",
     "audio",
@@ -345,6 +362,12 @@ const PATHS: [&str; 14] = [
     "instructions",
     "prompt",
     "input_audio_transcription.model",
+    "speaker",
+    "out",
+    "temperature",
+    "generation",
+    "metadata",
+    "conversation",
 ];
 
 fn all() -> Vec<Setting> {
@@ -353,8 +376,11 @@ fn all() -> Vec<Setting> {
         Setting { spellings, values }
     };
     vec![
-        setting(&["voice", "audio.output.voice"], json!(["a", "b", "c", { "id": "a" }])),
-        setting(&["speed", "audio.output.speed"], json!([1, 1.0, 2, 0.8, "1"])),
+        setting(
+            &["voice", "audio.output.voice", "speaker", "out.voice", "audio.output.speaker"],
+            json!(["a", "b", "c", { "id": "a" }]),
+        ),
+        setting(&["speed", "audio.output.speed", "out.speed"], json!([1, 1.0, 2, 0.8, "1"])),
         setting(
             &["output_audio_format", "audio.output.format"],
             json!(["pcm16", { "type": "audio/pcm", "rate": 24000 }, { "type": "audio/pcm", "rate": 24000.0 }]),
@@ -395,7 +421,7 @@ fn all() -> Vec<Setting> {
             ]),
         ),
         setting(&["tool_choice"], json!(["auto", "required"])),
-        setting(&["temperature"], json!([0.8, 0.1, 1])),
+        setting(&["temperature", "generation.temperature"], json!([0.8, 0.1, 1])),
         setting(
             &["prompt"],
             json!([{ "id": "p" }, { "id": "q" }, { "id": "p", "variables": { "role": "boss" } }, null]),
@@ -406,6 +432,9 @@ fn all() -> Vec<Setting> {
         setting(&["type"], json!(["realtime", "transcription"])),
         setting(&["metadata"], json!([{ "a": "1" }, { "role": "boss" }, null])),
         setting(&["conversation"], json!(["none", "auto"])),
+        setting(&["top_k", "generation.topK"], json!([1, 40])),
+        setting(&["generation"], json!([null, {}, { "temperature": 1 }])),
+        setting(&["id"], json!(["s", "t"])),
         setting(&["include"], json!([["item"], []])),
         setting(
             &["x"],

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tower_realtime_auth::{Grants, Lock, OnChange, SessionGuard, SessionRules, Settings, Verdict};
+use tower_realtime_auth::{
+    Carries, Grants, Lock, OnChange, SessionGuard, SessionRules, Settings, Verdict,
+};
 
-use crate::session::{Done, Mode, Outcome, Session, Terms};
+use crate::session::{Done, Mode, OWN_ALIASES, OWN_EVENT, Outcome, Session, Terms};
 
 /// A guard, and a model that watches it.
 pub struct Guarded {
@@ -15,7 +17,7 @@ pub struct Guarded {
 
 impl Guarded {
     pub fn new(terms: &Terms) -> Self {
-        let Terms { settings, mode, paths, model, models, refuses, locks_when_begun, .. } = terms;
+        let Terms { settings, mode, paths, model, models, refuses, locks_when_begun, own } = terms;
         let lock = match mode {
             Mode::Nothing => Lock::nothing(),
             Mode::Set => Lock::set(),
@@ -31,9 +33,16 @@ impl Guarded {
             grants = grants.with_models(models.iter().map(String::as_str));
         }
         let on_change = if *refuses { OnChange::Refuse } else { OnChange::Keep };
-        let rules = SessionRules::default()
+        let mut rules = SessionRules::default()
             .with_on_change(on_change)
             .with_lock_when_begun(*locks_when_begun);
+        if *own {
+            let (event, field) = OWN_EVENT;
+            rules = rules.with_event(event, Carries::SessionSettings(field.into()));
+            for (alias, path) in OWN_ALIASES {
+                rules = rules.with_alias(alias, path);
+            }
+        }
         let model = model.as_deref().map(Arc::from);
         Self {
             guard: SessionGuard::with_rules(&grants, model, Arc::new(rules)),

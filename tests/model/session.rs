@@ -22,8 +22,8 @@ pub struct Terms {
     /// Whether a change is refused, instead of taken out.
     pub refuses: bool,
     pub locks_when_begun: bool,
-    /// Whether to overlook what the guard is known to do otherwise: see `tests/lock.rs`.
-    pub overlooks: bool,
+    /// Whether its provider has events and spellings of its own: `OWN_EVENT`, `OWN_ALIASES`.
+    pub own: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,7 +82,27 @@ const RENAMED: &[(&str, &str)] = &[
     ("voice", "audio.output.voice"),
 ];
 
-/// Beside the settings, and none.
+/// An event that only some providers know, and what its settings stand in.
+pub const OWN_EVENT: (&str, &str) = ("agent.configure", "agent");
+
+/// Spellings that only some providers know, and what they are said to be spellings of.
+pub const OWN_ALIASES: [(&str, &str); 4] = [
+    ("speaker", "voice"),
+    ("out", "audio.output"),
+    ("temperature", "generation.temperature"),
+    ("generation.topK", "top_k"),
+];
+
+/// What follows of that.
+const OWN_RENAMED: &[(&str, &str)] = &[
+    ("speaker", "audio.output.voice"),
+    ("out", "audio.output"),
+    ("temperature", "generation.temperature"),
+    ("generation.topk", "top_k"),
+];
+const OWN_GROUP: &str = "generation";
+
+/// Beside the settings, and none: what locks all leaves them.
 const BESIDE: [&str; 5] = ["conversation", "id", "input", "metadata", "object"];
 
 /// Where a `role` is no speaker's.
@@ -91,6 +111,7 @@ const WITHOUT_ITEMS: [&str; 2] = ["metadata", "tools"];
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Holds {
     Session,
+    OwnSession,
     Response,
     Item,
     Instruction,
@@ -99,8 +120,9 @@ enum Holds {
 }
 
 impl Holds {
-    fn of(kind: &str) -> Option<Self> {
+    fn of(kind: &str, own: bool) -> Option<Self> {
         Some(match kind {
+            _ if own && kind == OWN_EVENT.0 => Self::OwnSession,
             "session.update" | "transcription_session.update" | "session.start" => Self::Session,
             "response.create" => Self::Response,
             "conversation.item.create" | "decision.item.create" | "response.item.create" => {
@@ -136,16 +158,25 @@ impl Holds {
     fn field(self) -> Option<&'static str> {
         match self {
             Self::Session => Some("session"),
+            Self::OwnSession => Some(OWN_EVENT.1),
             Self::Response => Some("response"),
             Self::Item => Some("item"),
             Self::Instruction | Self::End | Self::Nothing => None,
         }
     }
 
+    fn is_of_session(self) -> bool {
+        matches!(self, Self::Session | Self::OwnSession)
+    }
+
+    fn has_settings(self) -> bool {
+        self.is_of_session() || self == Self::Response
+    }
+
     /// Whether such an event may have a plain value of this name beside what it holds.
     fn has_beside(self, name: &str) -> bool {
         let others: &[&str] = match self {
-            Self::Session | Self::Response | Self::Item => &[],
+            Self::Session | Self::OwnSession | Self::Response | Self::Item => &[],
             Self::Instruction => {
                 &["content", "delegation_id", "enhance_prompt", "image_data", "prompt"]
             }
@@ -176,7 +207,7 @@ impl Session {
     pub fn new(terms: Terms) -> Self {
         let mut fixed = State::new();
         let settings = terms.settings.clone().unwrap_or_default();
-        assign(&mut fixed, &settings, terms.overlooks);
+        Names { own: terms.own }.assign(&mut fixed, &settings);
         Self { terms, now: fixed.clone(), fixed, begun: false, ended: false }
     }
 
@@ -199,15 +230,15 @@ impl Session {
         let Some(Value::String(kind)) = event.get("type") else {
             return replied(done, &["invalid_event"]);
         };
-        let Some(holds) = Holds::of(kind) else {
+        let Some(holds) = Holds::of(kind, self.terms.own) else {
             return replied(done, &["invalid_value"]);
         };
-        if !matches!(holds, Holds::Session | Holds::End) {
+        if !holds.is_of_session() && holds != Holds::End {
             self.begin();
         }
         let held = holds.field().and_then(|field| event.get(field));
         match holds {
-            Holds::Session | Holds::Response if held.is_some_and(|held| !held.is_object()) => {
+            _ if holds.has_settings() && held.is_some_and(|held| !held.is_object()) => {
                 return replied(done, &["invalid_value"]);
             }
             Holds::Item if held.is_some_and(|item| self.is_closed_to(item)) => {
@@ -229,7 +260,6 @@ impl Session {
                 if without == event {
                     return Err("refused without a reason".into());
                 }
-                self.ended |= self.terms.overlooks && holds == Holds::End;
                 return replied(done, &["immutable_field_update"]);
             }
             Done::Replied(_) => return Err("refused instead of rewritten".into()),
@@ -241,7 +271,11 @@ impl Session {
         let difference = self.difference(&event, &handed, holds)?;
         if let Done::Rewrote(_, kept) = done {
             let (mut kept, mut taken) = (kept.to_vec(), difference.taken.clone());
-            kept.retain(|kept| !difference.odd.iter().any(|odd| kept.starts_with(odd)));
+            kept.retain(|kept| {
+                let is_of =
+                    |odd: &String| kept == odd || kept.strip_prefix(&**odd).is_some_and(is_inner);
+                !difference.odd.iter().any(is_of)
+            });
             kept.sort();
             taken.sort();
             if kept != taken {
@@ -254,8 +288,9 @@ impl Session {
                 return Err("a change was taken out instead of refused".into());
             }
         }
-        if let (Holds::Session, Some(Value::Object(settings))) = (holds, handed.get("session")) {
-            assign(&mut self.now, settings, self.terms.overlooks);
+        let settings = holds.field().and_then(|field| handed.get(field));
+        if let (true, Some(Value::Object(settings))) = (holds.is_of_session(), settings) {
+            self.names().assign(&mut self.now, settings);
         }
         self.ended |= holds == Holds::End;
         Ok(match (difference.taken.is_empty(), difference.put_in) {
@@ -269,12 +304,11 @@ impl Session {
     pub fn changed(&self) -> Vec<String> {
         let paths = self.fixed.keys().chain(self.now.keys());
         let is_changed = |path: &&String| {
-            !BESIDE.contains(&path.as_str())
-                && self.allowed(path).is_some_and(|allowed| {
-                    let now = self.now.get(*path).into_iter().flatten();
-                    !now.clone().all(|now| allowed.iter().any(|value| same(value, now)))
-                        || (now.count() == 0 && self.fixed.contains_key(*path))
-                })
+            self.allowed(path).is_some_and(|allowed| {
+                let now = self.now.get(*path).into_iter().flatten();
+                !now.clone().all(|now| allowed.iter().any(|value| same(value, now)))
+                    || (now.count() == 0 && self.fixed.contains_key(*path))
+            })
         };
         // The model is set when connecting.
         let is_model = |path: &&String| *path == "model" && self.terms.model.is_some();
@@ -324,8 +358,8 @@ impl Session {
         self.is_named(path)
             || match self.terms.mode {
                 Mode::Nothing => false,
-                Mode::All => true,
-                Mode::Set => {
+                Mode::All if !BESIDE.contains(&path) => true,
+                Mode::Set | Mode::All => {
                     !self.fixed_at(path).is_empty()
                         || outer(path).any(|group| {
                             let set = self.fixed.get(group).into_iter().flatten();
@@ -341,7 +375,11 @@ impl Session {
     }
 
     fn named(&self) -> impl Iterator<Item = String> {
-        self.terms.paths.iter().map(|path| canonical(path))
+        self.terms.paths.iter().map(|path| self.names().canonical(&lax(path)))
+    }
+
+    fn names(&self) -> Names {
+        Names { own: self.terms.own }
     }
 
     /// What is fixed at a path, which may lead into a setting.
@@ -370,18 +408,16 @@ impl Session {
     /// Whether the settings in the object at `path` are settings of their own.
     fn is_looked_into(&self, path: &str) -> bool {
         // One that is locked to no object is a setting like any other.
-        let is_group = GROUPS.contains(&path)
-            && (!self.is_locked(path)
-                || self.fixed.get(path).into_iter().flatten().all(Value::is_object));
+        let mut around = outer(path).chain([path]).filter(|around| self.is_locked(around));
+        let is_group = self.names().is_group(path)
+            && around
+                .all(|around| self.fixed.get(around).into_iter().flatten().all(Value::is_object));
         is_group
             || (!self.is_locked(path) && self.named().any(|named| inner(&named, path).is_some()))
     }
 
     /// What an assignment changes that is locked.
     fn harm(&self, path: &str, value: &Value) -> Option<String> {
-        if BESIDE.contains(&path) {
-            return None;
-        }
         if let Some(allowed) = self.allowed(path) {
             let is_allowed = allowed.iter().any(|allowed| same(allowed, value));
             return (!is_allowed).then(|| format!("{path} is locked"));
@@ -394,7 +430,7 @@ impl Session {
             let (fixed, now) = (self.fixed_at(&locked), dig(value, rest));
             let lax = lax_dig(value, rest);
             let is_kept = match now {
-                None => fixed.is_empty() || (self.terms.overlooks && !lax.is_empty()),
+                None => fixed.is_empty(),
                 Some(now) => fixed.iter().any(|fixed| same(fixed, now)),
             };
             if !is_kept || !lax.iter().all(|now| fixed.iter().any(|fixed| same(fixed, now))) {
@@ -422,7 +458,28 @@ impl Session {
 
     /// The same of the value of a setting.
     fn is_closed_to_items_in(&self, name: &str, value: &Value) -> bool {
-        !WITHOUT_ITEMS.contains(&&*lax(name)) && self.is_closed_to(value)
+        let rest = self.beyond_fixed(&self.names().path_of("", name), value);
+        !WITHOUT_ITEMS.contains(&&*lax(name)) && self.is_closed_to(&rest)
+    }
+
+    /// What is left of the value of a setting or group without what is fixed just so.
+    fn beyond_fixed(&self, path: &str, value: &Value) -> Value {
+        if self.fixed_at(path).iter().any(|fixed| same(fixed, value)) {
+            return Value::Null;
+        }
+        let Value::Object(group) = value else { return value.clone() };
+        let mut rest = group.clone();
+        if self.names().is_group(path) {
+            for (name, value) in group {
+                let beyond = self.beyond_fixed(&self.names().path_of(path, name), value);
+                if beyond.is_null() {
+                    rest.remove(name);
+                } else {
+                    rest[name] = beyond;
+                }
+            }
+        }
+        rest.into()
     }
 
     fn check_harmless(&self, handed: &Map<String, Value>, holds: Holds) -> Result<(), String> {
@@ -437,32 +494,26 @@ impl Session {
         }
         let held = holds.field().and_then(|field| handed.get(field));
         match (holds, held) {
-            (Holds::Session | Holds::Response, Some(Value::Object(settings))) => {
-                for (path, value) in assignments(settings, self.terms.overlooks) {
+            (_, Some(Value::Object(settings))) if holds.has_settings() => {
+                for (path, value) in self.names().assignments(settings) {
                     if let Some(harm) = self.harm(&path, value) {
                         return Err(format!("this arrived: {path} = {value}: {harm}"));
                     }
                 }
                 for (name, value) in settings {
-                    if self.is_closed_to_items_in(name, value) && !self.is_as_fixed(name, value) {
+                    if self.is_closed_to_items_in(name, value) {
                         return Err(format!("an item in {name:?} arrived"));
                     }
                 }
                 Ok(())
             }
-            (Holds::Session | Holds::Response, Some(_)) => Err("no settings arrived".into()),
+            (_, Some(_)) if holds.has_settings() => Err("no settings arrived".into()),
             (Holds::Item, Some(item)) if self.is_closed_to(item) => Err("an item arrived".into()),
             (Holds::Instruction, _) if self.closes_instructions() => {
                 Err("an instruction arrived".into())
             }
             _ => Ok(()),
         }
-    }
-
-    /// Whether it is the very value that is locked.
-    fn is_as_fixed(&self, name: &str, value: &Value) -> bool {
-        let allowed = self.allowed(&canonical(&lax(name))).unwrap_or_default();
-        allowed.iter().any(|allowed| same(allowed, value))
     }
 
     /// What of `event` is not in `handed`, or what should be.
@@ -505,14 +556,12 @@ impl Session {
         difference: &mut Difference,
     ) -> Result<(), String> {
         for (name, value) in sent {
-            let path = path_of(parent, name);
+            let path = self.names().path_of(parent, name);
             let spelled = format!("{spelled}{name}");
-            let has_items = parent.is_empty()
-                && self.is_closed_to_items_in(name, value)
-                && (self.terms.overlooks || !self.is_as_fixed(name, value));
+            let has_items = parent.is_empty() && self.is_closed_to_items_in(name, value);
             match (value, handed.get(name)) {
                 (_, Some(handed)) if handed == value => {}
-                _ if self.is_odd(name) => difference.odd.push(spelled),
+                _ if self.is_odd(name) || self.is_torn(&path) => difference.odd.push(spelled),
                 (Value::Array(items), handed) if has_items => {
                     let rest: Vec<_> =
                         items.iter().filter(|item| !self.is_closed_to(item)).cloned().collect();
@@ -554,7 +603,7 @@ impl Session {
             }
         }
         for (name, value) in handed.iter().filter(|(name, _)| !sent.contains_key(*name)) {
-            if !self.may_put_in(&path_of(parent, name), value) {
+            if !self.may_put_in(&self.names().path_of(parent, name), value) {
                 return Err(format!("{spelled}{name} was put in"));
             }
             difference.put_in = true;
@@ -572,8 +621,17 @@ impl Session {
 
     /// Whether it is a name that hardly anybody has, and that may be taken for another.
     fn is_odd(&self, name: &str) -> bool {
-        let name = if self.terms.overlooks { name } else { &lax(name) };
+        let name = lax(name);
         name.contains('.') || !name.is_ascii()
+    }
+
+    /// Whether it is a group that was set as a whole, to no object, and in parts as well: who knows
+    /// what is left of it.
+    fn is_torn(&self, path: &str) -> bool {
+        self.names().is_group(path)
+            && outer(path)
+                .chain([path])
+                .any(|group| self.fixed.get(group).is_some_and(|values| values.len() > 1))
     }
 
     /// Whether something may be put in: what the terms name, as it is fixed.
@@ -583,7 +641,9 @@ impl Session {
         }
         value.as_object().is_some_and(|object| {
             !object.is_empty()
-                && object.iter().all(|(name, value)| self.may_put_in(&path_of(path, name), value))
+                && object
+                    .iter()
+                    .all(|(name, value)| self.may_put_in(&self.names().path_of(path, name), value))
         })
     }
 
@@ -597,10 +657,7 @@ impl Session {
             if Some(name.as_str()) == holds.field() {
                 let mut inner = value.clone();
                 if let (Value::Object(inner), false) = (&mut inner, holds == Holds::Item) {
-                    inner.retain(|name, value| {
-                        !self.is_closed_to_items_in(name, value)
-                            || (!self.terms.overlooks && self.is_as_fixed(name, value))
-                    });
+                    inner.retain(|name, value| !self.is_closed_to_items_in(name, value));
                     self.trim_settings("", inner);
                 }
                 left.insert(name.clone(), inner);
@@ -610,7 +667,7 @@ impl Session {
 
     fn trim_settings(&self, parent: &str, settings: &mut Map<String, Value>) {
         settings.retain(|name, value| {
-            let path = path_of(parent, name);
+            let path = self.names().path_of(parent, name);
             match value {
                 Value::Object(inner) if self.is_looked_into(&path) && !self.is_odd(name) => {
                     let was_empty = inner.is_empty();
@@ -638,54 +695,85 @@ fn replied(done: &Done<'_>, codes: &[&'static str]) -> Result<Outcome, String> {
 
 // Settings
 
-/// What an update assigns, by one path a setting.
-///
-/// No setting has a dot in its name.
-fn assignments(settings: &Map<String, Value>, overlooks: bool) -> Vec<(String, &Value)> {
-    fn add<'v>(
+/// The names that a provider has for its settings.
+#[derive(Clone, Copy)]
+struct Names {
+    own: bool,
+}
+
+impl Names {
+    /// What an update assigns, by one path a setting.
+    ///
+    /// No setting has a dot in its name.
+    fn assignments(self, settings: &Map<String, Value>) -> Vec<(String, &Value)> {
+        let mut found = Vec::new();
+        self.add_assignments("", settings, &mut found);
+        found
+    }
+
+    fn add_assignments<'v>(
+        self,
         parent: &str,
         settings: &'v Map<String, Value>,
-        overlooks: bool,
         found: &mut Vec<(String, &'v Value)>,
     ) {
         for (name, value) in settings {
-            let path = path_of(parent, name);
+            let path = self.path_of(parent, name);
             match value {
-                _ if lax(name).contains('.') || (overlooks && name.contains('.')) => {}
-                Value::Object(inner) if GROUPS.contains(&path.as_str()) => {
-                    add(&path, inner, overlooks, found);
+                _ if lax(name).contains('.') => {}
+                Value::Object(inner) if self.is_group(&path) => {
+                    self.add_assignments(&path, inner, found);
                 }
                 _ => found.push((path, value)),
             }
         }
     }
-    let mut found = Vec::new();
-    add("", settings, overlooks, &mut found);
-    found
-}
 
-/// Where two spellings of one setting differ, both values may count. So may what was in a group
-/// that is no object any more, or was none before.
-fn assign(state: &mut State, settings: &Map<String, Value>, overlooks: bool) {
-    let assigned = assignments(settings, overlooks);
-    for (path, _) in &assigned {
-        state.remove(path);
-    }
-    for (path, value) in &assigned {
-        state.entry(path.clone()).or_default().push((*value).clone());
-    }
-    for (path, _) in &assigned {
-        for (known, values) in state.iter_mut() {
-            if inner(known, path).is_some() || inner(path, known).is_some() {
-                values.push(Value::Null);
+    /// Where two spellings of one setting differ, both values may count. So may what was in a
+    /// group that is no object any more, or was none before.
+    fn assign(self, state: &mut State, settings: &Map<String, Value>) {
+        let assigned = self.assignments(settings);
+        for (path, _) in &assigned {
+            state.remove(path);
+        }
+        for (path, value) in &assigned {
+            state.entry(path.clone()).or_default().push((*value).clone());
+        }
+        for (path, _) in &assigned {
+            for (known, values) in state.iter_mut() {
+                if inner(known, path).is_some() || inner(path, known).is_some() {
+                    values.push(Value::Null);
+                }
             }
         }
     }
-}
 
-fn path_of(parent: &str, name: &str) -> String {
-    let name = lax(name);
-    if parent.is_empty() { canonical(&name) } else { canonical(&format!("{parent}.{name}")) }
+    fn path_of(self, parent: &str, name: &str) -> String {
+        let name = lax(name);
+        if parent.is_empty() {
+            self.canonical(&name)
+        } else {
+            self.canonical(&format!("{parent}.{name}"))
+        }
+    }
+
+    /// The present name of a setting, or of what is in it.
+    fn canonical(self, path: &str) -> String {
+        let own = OWN_RENAMED.iter().filter(|_| self.own);
+        for (old, new) in RENAMED.iter().chain(own) {
+            match inner(path, old) {
+                _ if path == *old => return (*new).into(),
+                Some(rest) => return format!("{new}.{rest}"),
+                None => {}
+            }
+        }
+        path.into()
+    }
+
+    /// Whether an update of it merges.
+    fn is_group(self, path: &str) -> bool {
+        GROUPS.contains(&path) || (self.own && path == OWN_GROUP)
+    }
 }
 
 /// A name as the most careless server reads it.
@@ -694,21 +782,14 @@ fn lax(name: &str) -> String {
     name.replace('ſ', "s").replace('\u{212a}', "k").to_lowercase()
 }
 
-/// The present name of a setting, or of what is in it.
-fn canonical(path: &str) -> String {
-    for (old, new) in RENAMED {
-        match inner(path, old) {
-            _ if path == *old => return (*new).into(),
-            Some(rest) => return format!("{new}.{rest}"),
-            None => {}
-        }
-    }
-    path.into()
-}
-
 /// What is left of a path inside of `outer`.
 fn inner<'p>(path: &'p str, outer: &str) -> Option<&'p str> {
     path.strip_prefix(outer)?.strip_prefix('.')
+}
+
+/// Whether that is what follows of a path or an index inside.
+fn is_inner(rest: &str) -> bool {
+    rest.starts_with(['.', '['])
 }
 
 /// The paths around a path.
@@ -743,19 +824,23 @@ fn lax_dig<'v>(value: &'v Value, path: &str) -> Vec<&'v Value> {
 fn names_another_model(models: &[String], is_model: bool, value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| names_another_model(models, is_model, item)),
-        Value::Object(object) => object
-            .iter()
-            .any(|(name, value)| names_another_model(models, lax(name) == "model", value)),
+        // A model is named, not described.
+        Value::Object(object) => {
+            is_model
+                || object
+                    .iter()
+                    .any(|(name, value)| names_another_model(models, lax(name) == "model", value))
+        }
         _ => is_model && !models.iter().any(|model| value == model),
     }
 }
 
 fn instructs(name: &str, value: &Value) -> bool {
-    name == "role" && !["assistant", "tool", "user"].iter().any(|speaker| value == speaker)
+    name == "role" && !["assistant", "user"].iter().any(|speaker| value == speaker)
 }
 
 fn gives_tools(name: &str, value: &Value) -> bool {
-    name == "type" && value == "mcp_list_tools"
+    name == "type" && value.as_str().is_some_and(|kind| lax(kind) == "mcp_list_tools")
 }
 
 /// Whether anything in `value` has such a member.
