@@ -680,7 +680,7 @@ mod tests {
         let update =
             |audio: &str| format!(r#"{{"type":"session.update","session":{{"audio":{audio}}}}}"#);
         let equal = update(r#"{"x":{"role":"x"},"y":1}"#);
-        assert_eq!(guard_over(set).client(&equal), Verdict::Forward(&*equal));
+        assert_eq!(guard_over(set).client(&equal), Verdict::Forward(&equal));
         let other = update(r#"{"x":{"role":"x"},"y":{"role":"x"}}"#);
         assert!(matches!(guard_over(set).client(&other), Verdict::Rewrite { .. }));
     }
