@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 
+use super::refused::Refused;
 use crate::CloseFrame;
 
 /// Why and how a session is ended: the last event that the client gets, and the Close.
@@ -82,20 +83,9 @@ impl End {
     }
 }
 
-/// OpenAI's error event.
-fn error_event(code: &str, message: &str) -> String {
-    let event = json!({
-        "type": "error",
-        "event_id": "event_ended",
-        "error": {
-            "type": "invalid_request_error",
-            "code": code,
-            "message": message,
-            "param": null,
-            "event_id": null,
-        },
-    });
-    event.to_string()
+/// OpenAI's error event, about no event of the client's.
+fn error_event(code: &'static str, message: &str) -> String {
+    Refused::new(code, message).into_event("event_ended", Value::Null)
 }
 
 /// A duration in whole minutes if it is some, else in seconds.

@@ -5,13 +5,12 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Carries, End, Fault, Held, Lock, OnChange, SessionRules, Settings, held::follow, items, parse,
+    Carries, End, Held, Lock, OnChange, SessionRules, Settings, items,
+    refused::{Refused, read},
     scan::plain_type,
+    settings::follow,
 };
 use crate::Grants;
-
-/// How deep an event may be nested.
-const MAX_DEPTH: usize = 64;
 
 /// Keeps a session to the settings that its key has locked.
 ///
@@ -83,13 +82,6 @@ pub enum Verdict<'a> {
     Reply(String),
     /// Pass nothing on, and end the session like this.
     End(End),
-}
-
-/// Why an event is not passed on, in the words of OpenAI's error object.
-struct Refused {
-    code: &'static str,
-    message: String,
-    param: Option<String>,
 }
 
 /// What was done to an event that may be passed on.
@@ -336,43 +328,8 @@ impl SessionGuard {
 
     fn reply(&mut self, refused: Refused, event_id: Value) -> Verdict<'static> {
         self.refused = self.refused.wrapping_add(1);
-        let event = json!({
-            "type": "error",
-            "event_id": format!("event_refused_{}", self.refused),
-            "error": {
-                "type": "invalid_request_error",
-                "code": refused.code,
-                "message": refused.message,
-                "param": refused.param,
-                "event_id": event_id,
-            },
-        });
-        Verdict::Reply(event.to_string())
-    }
-}
-
-/// Reads an event as every parser would.
-fn read(text: &str) -> Result<Map<String, Value>, Refused> {
-    let message = match parse(text.as_bytes(), MAX_DEPTH) {
-        Ok(Value::Object(event)) => return Ok(event),
-        Ok(_) | Err(Fault::Syntax) => "The event is not one JSON object.",
-        Err(Fault::TooDeep) => "The event is nested deeper than 64.",
-        Err(Fault::Duplicate(_)) => "The event names something twice in one object.",
-    };
-    Err(Refused::new("invalid_json", message))
-}
-
-impl Refused {
-    fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None }
-    }
-
-    fn locked(message: impl Into<String>) -> Self {
-        Self::new("immutable_field_update", message)
-    }
-
-    fn at(self, param: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..self }
+        let id = format!("event_refused_{}", self.refused);
+        Verdict::Reply(refused.into_event(&id, event_id))
     }
 }
 

@@ -10,12 +10,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::{
     Lock, SessionRules, Settings,
+    json::same,
     lock::Extent,
-    rules::{BACK_DOORS, NO_SETTINGS, fold, is_inside},
+    path::{at, ending, exactly_at, fold, is_inside, join, put},
+    tables::{BACK_DOORS, NO_SETTINGS},
 };
 use crate::Grants;
 
@@ -292,101 +294,6 @@ fn names_another(models: &[Arc<str>], is_model: bool, value: &Value) -> bool {
         Value::Array(items) => items.iter().any(|item| names_another(models, is_model, item)),
         value => is_model && !models.iter().any(|model| *value == **model),
     }
-}
-
-/// The value at a dotted path, which is folded.
-fn at<'v>(settings: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
-    let get = |name| settings.iter().find(|(known, _)| fold(known) == name).map(|(_, value)| value);
-    match path.split_once('.') {
-        None => get(path),
-        Some((group, inner)) => at(get(group)?.as_object()?, inner),
-    }
-}
-
-/// The same, spelled as it is.
-fn exactly_at<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
-    match path.split_once('.') {
-        None => object.get(path),
-        Some((group, inner)) => exactly_at(object.get(group)?.as_object()?, inner),
-    }
-}
-
-/// The last names of `spelled`, as many as `inner` has.
-fn ending<'p>(spelled: &'p str, inner: &str) -> &'p str {
-    let dots = spelled.rmatch_indices('.').nth(inner.split('.').count() - 1);
-    dots.and_then(|(dot, _)| spelled.get(dot + 1..)).unwrap_or(spelled)
-}
-
-/// Merges what `update` sets into `settings`, each setting at its one path.
-pub(super) fn follow(
-    rules: &SessionRules,
-    settings: &mut Map<String, Value>,
-    update: &Map<String, Value>,
-) {
-    follow_group(rules, "", settings, update);
-}
-
-fn follow_group(
-    rules: &SessionRules,
-    parent: &str,
-    settings: &mut Map<String, Value>,
-    update: &Map<String, Value>,
-) {
-    for (name, value) in update {
-        let folded = join(parent, &fold(name));
-        let path = rules.canonical(&folded);
-        match value {
-            Value::Object(inner) if rules.is_group(&path) => {
-                follow_group(rules, &folded, settings, inner);
-            }
-            value => put(settings, &path, value),
-        }
-    }
-}
-
-fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
-}
-
-/// Puts `value` at a dotted path, through objects that are made where there are none.
-fn put(object: &mut Map<String, Value>, path: &str, value: &Value) {
-    let Some((group, inner)) = path.split_once('.') else {
-        object.insert(path.to_owned(), value.clone());
-        return;
-    };
-    let group = object.entry(group).or_insert_with(|| Value::Object(Map::new()));
-    if !group.is_object() {
-        *group = Value::Object(Map::new());
-    }
-    if let Value::Object(group) = group {
-        put(group, inner, value);
-    }
-}
-
-/// Whether two values mean the same: `1` and `1.0` do, which one client writes for the other.
-fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Number(one), Value::Number(other)) => {
-            one == other || (one.is_f64() != other.is_f64() && whole(one) == whole(other))
-        }
-        (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
-        }
-        (Value::Object(one), Value::Object(other)) => {
-            one.len() == other.len()
-                && one
-                    .iter()
-                    .all(|(name, value)| other.get(name).is_some_and(|other| same(value, other)))
-        }
-        _ => one == other,
-    }
-}
-
-/// The whole number that a number is. A float is not what an integer is nearest to.
-fn whole(number: &Number) -> Option<i128> {
-    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
-    let float = || number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128);
-    integer.or_else(float)
 }
 
 #[cfg(test)]

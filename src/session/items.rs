@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    Held,
-    rules::{NO_ITEMS, fold},
-};
+use super::{Held, path::fold, tables::NO_ITEMS};
 
 /// Whose messages are no instructions. What a function said has no role.
 const SPEAKERS: [&str; 2] = ["user", "assistant"];

@@ -1,9 +1,10 @@
-//! JSON, read strictly: what two parsers could read differently is refused.
+//! JSON, read strictly (what two parsers could read differently is refused) and compared by what it
+//! means.
 
 use std::{cell::RefCell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// Why a text is not taken as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +116,32 @@ impl<'de> Visitor<'de> for Strict<'_> {
         }
         Ok(Value::Object(object))
     }
+}
+
+/// Whether two values mean the same: `1` and `1.0` do, which one client writes for the other.
+pub(super) fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || (one.is_f64() != other.is_f64() && whole(one) == whole(other))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(name, value)| other.get(name).is_some_and(|other| same(value, other)))
+        }
+        _ => one == other,
+    }
+}
+
+/// The whole number that a number is. A float is not what an integer is nearest to.
+fn whole(number: &Number) -> Option<i128> {
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128);
+    integer.or_else(float)
 }
 
 #[cfg(test)]

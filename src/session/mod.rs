@@ -6,10 +6,13 @@ mod held;
 mod items;
 mod json;
 mod lock;
+mod path;
+mod refused;
 mod rules;
 mod scan;
 mod settings;
 mod socket;
+mod tables;
 mod wire;
 
 pub use self::{

@@ -2,6 +2,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use super::{
+    path::{fold, is_inside},
+    tables::{
+        ALIASES, INSTRUCTION_MEMBERS, INSTRUCTIONS, ITEMS, MEMBERS, PLAIN, PLAIN_MEMBERS,
+        SESSION_SETTINGS,
+    },
+};
+
 /// The longest message of a client unless told otherwise: OpenAI's clients send up to 15 MiB of
 /// audio in one event.
 const MAX_MESSAGE_LEN: usize = 16 * 1024 * 1024;
@@ -259,111 +267,6 @@ impl SessionRules {
         self.aliases.iter().any(|(alias, inner)| is_inside(inner, path) || is_inside(alias, path))
     }
 }
-
-/// A name as servers read it that do not mind case (Go's `encoding/json`, which also takes `ſ` for
-/// `s`) or end it at a NUL.
-pub(super) fn fold(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()) {
-        return Cow::Borrowed(name);
-    }
-    let name = name.split('\0').next().unwrap_or_default();
-    Cow::Owned(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
-}
-
-/// Whether `path` lies inside of the object at `outer`.
-pub(super) fn is_inside(path: &str, outer: &str) -> bool {
-    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// The flat spelling (OpenAI's beta, xAI, Swaram) of what OpenAI now spells as a path.
-const ALIASES: [(&str, &str); 9] = [
-    ("voice", "audio.output.voice"),
-    ("speed", "audio.output.speed"),
-    ("output_audio_format", "audio.output.format"),
-    ("input_audio_format", "audio.input.format"),
-    ("input_audio_transcription", "audio.input.transcription"),
-    ("input_audio_noise_reduction", "audio.input.noise_reduction"),
-    ("turn_detection", "audio.input.turn_detection"),
-    ("modalities", "output_modalities"),
-    ("max_response_output_tokens", "max_output_tokens"),
-];
-
-/// What another setting would change by the back door: while the first is locked, so is the
-/// second. A prompt stored with the provider holds instructions and tools, and so does who answers
-/// in one's place (OpenAI Live).
-pub(super) const BACK_DOORS: [(&str, &str); 5] = [
-    ("instructions", "prompt"),
-    ("tools", "prompt"),
-    ("prompt", "instructions"),
-    ("instructions", "delegation"),
-    ("tools", "delegation"),
-];
-
-/// Beside the settings of a session or a response, and locked only if the key sets them.
-pub(super) const NO_SETTINGS: [&str; 5] = ["conversation", "id", "input", "metadata", "object"];
-
-/// Settings that are judged as such, and may well have a `role` of another meaning.
-pub(super) const NO_ITEMS: [&str; 2] = ["metadata", "tools"];
-
-/// What any event may have beside what it carries.
-const MEMBERS: [&str; 2] = ["event_id", "previous_item_id"];
-
-/// What events have that carry nothing. The most frequent first.
-const PLAIN_MEMBERS: [&str; 7] = [
-    "audio",
-    "item_id",
-    "content_index",
-    "audio_end_ms",
-    "response_id",
-    // OpenAI Live
-    "event",
-    // Decart
-    "passthrough",
-];
-
-/// What instructions have: those of OpenAI Live, then Decart's.
-const INSTRUCTION_MEMBERS: [&str; 5] =
-    ["content", "delegation_id", "prompt", "enhance_prompt", "image_data"];
-
-const SESSION_SETTINGS: [&str; 3] =
-    ["session.update", "transcription_session.update", "session.start"];
-
-const ITEMS: [&str; 3] =
-    ["conversation.item.create", "decision.item.create", "response.item.create"];
-
-const INSTRUCTIONS: [&str; 6] = [
-    "session.instructions.append",
-    "session.thinking.append",
-    "session.commentary.append",
-    "decision.create",
-    // Decart
-    "prompt",
-    "set_image",
-];
-
-/// The most frequent first.
-const PLAIN: [&str; 16] = [
-    // OpenAI Realtime, xAI, Swaram
-    "input_audio_buffer.append",
-    "input_audio_buffer.commit",
-    "input_audio_buffer.clear",
-    "output_audio_buffer.clear",
-    "response.cancel",
-    "conversation.item.delete",
-    "conversation.item.retrieve",
-    "conversation.item.truncate",
-    // OpenAI Realtime, translation
-    "session.input_audio_buffer.append",
-    // OpenAI Live
-    "session.input_audio.append",
-    "session.input_audio.mute",
-    "session.input_audio.unmute",
-    "session.output_audio.fixture.play",
-    "decision.item.delete",
-    "transport.dtmf.send",
-    // Decart
-    "livekit_join",
-];
 
 #[cfg(test)]
 mod tests {

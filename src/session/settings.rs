@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{Fault, SessionRules, parse};
+use super::{
+    Fault, SessionRules, parse,
+    path::{fold, join, put},
+};
 
 /// How deep settings may be nested.
 const MAX_DEPTH: usize = 32;
@@ -89,7 +92,7 @@ fn merge(
     rules: &SessionRules,
 ) {
     for (name, value) in update {
-        let path = if parent.is_empty() { name.clone() } else { format!("{parent}.{name}") };
+        let path = join(parent, name);
         match (base.get_mut(name), value) {
             (Some(Value::Object(base)), Value::Object(update)) if rules.is_group(&path) => {
                 merge(&path, base, update, rules);
@@ -97,6 +100,33 @@ fn merge(
             _ => {
                 base.insert(name.clone(), value.clone());
             }
+        }
+    }
+}
+
+/// Merges what `update` sets into `settings`, each setting at its one path.
+pub(super) fn follow(
+    rules: &SessionRules,
+    settings: &mut Map<String, Value>,
+    update: &Map<String, Value>,
+) {
+    follow_group(rules, "", settings, update);
+}
+
+fn follow_group(
+    rules: &SessionRules,
+    parent: &str,
+    settings: &mut Map<String, Value>,
+    update: &Map<String, Value>,
+) {
+    for (name, value) in update {
+        let folded = join(parent, &fold(name));
+        let path = rules.canonical(&folded);
+        match value {
+            Value::Object(inner) if rules.is_group(&path) => {
+                follow_group(rules, &folded, settings, inner);
+            }
+            value => put(settings, &path, value),
         }
     }
 }
