@@ -1,6 +1,6 @@
 //! What a key may do.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 #[cfg(feature = "session")]
 use crate::session::{Lock, Settings};
@@ -12,6 +12,7 @@ pub struct Grants {
     origins: Option<Arc<[Arc<str>]>>,
     uses: Option<u32>,
     max_session: Option<Duration>,
+    metadata: Option<Arc<BTreeMap<Arc<str>, Arc<str>>>>,
     #[cfg(feature = "session")]
     session: Option<Settings>,
     #[cfg(feature = "session")]
@@ -50,6 +51,18 @@ impl Grants {
     #[must_use]
     pub fn with_max_session(mut self, max_session: Duration) -> Self {
         self.max_session = Some(max_session);
+        self
+    }
+
+    /// The same, with these names and values, for whoever reads the key's record: whom it was made
+    /// for, say. They grant nothing and lock nothing, and no client is told of them.
+    #[must_use]
+    pub fn with_metadata<K: Into<Arc<str>>, V: Into<Arc<str>>>(
+        mut self,
+        metadata: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let metadata = metadata.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.metadata = Some(Arc::new(metadata.collect()));
         self
     }
 
@@ -98,6 +111,12 @@ impl Grants {
     #[must_use]
     pub const fn max_session(&self) -> Option<Duration> {
         self.max_session
+    }
+
+    /// What whoever made the key has noted of it.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&BTreeMap<Arc<str>, Arc<str>>> {
+        self.metadata.as_deref()
     }
 
     /// The settings that every session of the key starts with.

@@ -23,7 +23,7 @@ use tower_service::Service;
 
 use super::{
     JsonBody, MAX_LIVE_TOKENS, MintError, request,
-    response::{self, body_unread, method_not_allowed, no_principal, refused, too_large},
+    response::{self, body_unread, method_not_allowed, no_principal, refused},
 };
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
@@ -125,8 +125,12 @@ impl<S: KeyAdmin> ClientSecrets<S> {
         if parent.kind() != KeyKind::Secret {
             return Err(MintError::NotASecretKey);
         }
+        if body.len() > MAX_BODY_LEN {
+            return Err(MintError::BodyTooLong);
+        }
         let token = request::read(body, &self.profile)?;
-        self.keys.mint_within(parent, token, &self.profile, self.max_live_tokens).await
+        let minted = self.keys.mint_within(parent, token, &self.profile, self.max_live_tokens);
+        minted.await.map_err(|error| error.renamed(request::name_of))
     }
 
     async fn respond<B>(self, request: Request<B>) -> Response<JsonBody>
@@ -165,7 +169,9 @@ impl<S: KeyAdmin> ClientSecrets<S> {
                 let mut body = collected.aggregate();
                 Ok(body.copy_to_bytes(body.remaining()))
             }
-            Either::Left((Err(error), _)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Either::Left((Err(error), _)) if error.is::<LengthLimitError>() => {
+                Err(refused(&MintError::BodyTooLong))
+            }
             Either::Left((Err(_), _)) | Either::Right(_) => Err(body_unread()),
         }
     }

@@ -1,21 +1,21 @@
 //! Minting: a secret key makes an ephemeral one that may do no more than itself.
 
+mod checks;
 mod client_secrets;
+mod origin;
 mod request;
 mod response;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
-    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes, Lock, Parent,
-    Principal, Profile, SessionRules, Settings, StoreError, UnixMillis, event, session::Held,
+    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent, Principal, Profile,
+    StoreError, event,
 };
 
 /// How many live tokens a key may have unless told otherwise.
 const MAX_LIVE_TOKENS: u32 = 10_000;
-/// The shortest bound on sessions that a token can be minted with (Decart's).
-const MIN_MAX_SESSION: Duration = Duration::from_secs(10);
 
 /// What a token to mint is to be.
 #[derive(Debug, Clone)]
@@ -32,8 +32,15 @@ impl NewToken {
         Self { lifetime: Some(lifetime), grants: Grants::default() }
     }
 
-    /// The same with these grants. What they leave out is inherited. A
-    /// [`max_session`](Grants::max_session) under 10 seconds is refused.
+    /// The same with these grants. What they leave out is inherited, and none may be more than the
+    /// parent's. Refused, by name, is also what no token can have:
+    ///
+    /// | grant | of a token |
+    /// |---|---|
+    /// | models, origins | 1 to 20, each of 1 to 256 bytes; origins as browsers write them |
+    /// | uses | 1 to 1,000,000 |
+    /// | max_session | 10 seconds or more |
+    /// | metadata | at most 16 pairs, names of 64 bytes, values of 512 |
     #[must_use]
     pub fn with_grants(self, grants: Grants) -> Self {
         Self { grants, ..self }
@@ -53,6 +60,8 @@ pub enum MintError {
         /// What would be right.
         message: String,
     },
+    /// The body is longer than 64 KiB.
+    BodyTooLong,
     /// The request has a field that the profile does not take
     /// ([`MintFields`](crate::MintFields)).
     Unknown {
@@ -80,6 +89,21 @@ impl MintError {
     fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: Some(field.into()), message: message.into() }
     }
+
+    fn exceeds(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::ExceedsParent { field: field.into(), message: message.into() }
+    }
+
+    /// The same, with the field by another name.
+    fn renamed(mut self, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::Invalid { field: Some(field), .. }
+        | Self::Unknown { field }
+        | Self::ExceedsParent { field, .. } = &mut self
+        {
+            *field = name(field);
+        }
+        self
+    }
 }
 
 impl fmt::Display for MintError {
@@ -91,6 +115,7 @@ impl fmt::Display for MintError {
                 write!(f, "Invalid value for '{field}': {message}")
             }
             Self::Invalid { field: None, message } => f.write_str(message),
+            Self::BodyTooLong => f.write_str("The body must be at most 64 KiB long."),
             Self::Unknown { field } => write!(f, "Unknown parameter: '{field}'."),
             Self::TooManyTokens => {
                 f.write_str("The key has too many live tokens. Wait for some to expire.")
@@ -137,13 +162,14 @@ impl<S: KeyAdmin> Keys<S> {
         if parent.kind() != KeyKind::Secret {
             return Err(MintError::NotASecretKey);
         }
-        let grants = subset(parent.grants(), &token.grants, profile.session_rules())?;
+        let grants = checks::subset(parent.grants(), &token.grants, profile.session_rules())?;
         let key = self.generate(KeyKind::Ephemeral, parent.environment()).map_err(from_key)?;
         let record = self
             .new_record(&key, parent.record().account().clone(), KeyKind::Ephemeral)
             .map_err(from_key)?;
         let now = record.created_at();
-        let lifetime = lifetime(token.lifetime, profile.lifetimes(), parent, now)?;
+        let left = parent.record().remaining(now);
+        let lifetime = checks::lifetime(token.lifetime, profile.lifetimes(), left)?;
         let record = record
             .with_environment(parent.environment())
             .with_parent(Some(Parent::new(parent.key_id().clone())))
@@ -173,137 +199,5 @@ fn from_key(error: KeyError) -> MintError {
     match error {
         KeyError::Store(error) => MintError::Store(error),
         KeyError::Random | KeyError::Taken | KeyError::Invalid(_) => MintError::Random,
-    }
-}
-
-/// The lifetime of a token asked for now.
-fn lifetime(
-    asked: Option<Duration>,
-    lifetimes: &Lifetimes,
-    parent: &Principal,
-    now: UnixMillis,
-) -> Result<Duration, MintError> {
-    const FIELD: &str = "expires_after.seconds";
-    let left = parent.record().remaining(now).unwrap_or(Duration::MAX);
-    let Some(asked) = asked else { return Ok(lifetimes.default_lifetime().min(left)) };
-    if !lifetimes.range().contains(&asked) {
-        let (min, max) = (lifetimes.range().start().as_secs(), lifetimes.range().end().as_secs());
-        return Err(MintError::invalid(FIELD, format!("must be from {min} to {max}")));
-    }
-    if asked > left {
-        return Err(MintError::ExceedsParent {
-            field: FIELD.to_owned(),
-            message: format!("the key that mints lives {} more seconds", left.as_secs()),
-        });
-    }
-    Ok(asked)
-}
-
-/// What the child gets: what it asks for, and what the parent has where it asks for nothing.
-fn subset(parent: &Grants, asked: &Grants, rules: &SessionRules) -> Result<Grants, MintError> {
-    let mut grants = Grants::default();
-    if let Some(models) = sublist("model", asked.models(), parent.models())? {
-        grants = grants.with_models(models.iter().cloned());
-    }
-    if let Some(origins) = sublist("origin", asked.origins(), parent.origins())? {
-        grants = grants.with_origins(origins.iter().cloned());
-    }
-    match (asked.uses(), parent.uses()) {
-        (Some(asked), Some(of_parent)) if asked > of_parent => {
-            let message = format!("the key that mints has {of_parent}");
-            return Err(MintError::ExceedsParent { field: "uses".to_owned(), message });
-        }
-        (asked, of_parent) => {
-            if let Some(uses) = asked.or(of_parent) {
-                grants = grants.with_uses(uses);
-            }
-        }
-    }
-    if let Some(max) = max_session(asked.max_session(), parent.max_session())? {
-        grants = grants.with_max_session(max);
-    }
-    if let Some(session) = settings(asked, parent, rules)? {
-        grants = grants.with_session(session);
-    }
-    if let Some(lock) = lock(asked, parent, rules) {
-        grants = grants.with_lock(lock);
-    }
-    Ok(grants)
-}
-
-/// The bound on sessions that the child asks for, no looser than the parent's; else the parent's.
-fn max_session(
-    asked: Option<Duration>,
-    of_parent: Option<Duration>,
-) -> Result<Option<Duration>, MintError> {
-    const FIELD: &str = "max_session_duration";
-    let Some(asked) = asked else { return Ok(of_parent) };
-    if let Some(of_parent) = of_parent.filter(|of_parent| asked > *of_parent) {
-        let message = format!("the key that mints has {} seconds", of_parent.as_secs());
-        return Err(MintError::ExceedsParent { field: FIELD.to_owned(), message });
-    }
-    if asked < MIN_MAX_SESSION {
-        let message = format!("must be at least {} seconds", MIN_MAX_SESSION.as_secs());
-        return Err(MintError::invalid(FIELD, message));
-    }
-    Ok(Some(asked))
-}
-
-/// The entries that the child asks for, all of them the parent's; else the parent's.
-fn sublist<'a>(
-    field: &str,
-    asked: Option<&'a [Arc<str>]>,
-    of_parent: Option<&'a [Arc<str>]>,
-) -> Result<Option<&'a [Arc<str>]>, MintError> {
-    if let (Some(asked), Some(of_parent)) = (asked, of_parent)
-        && asked.iter().any(|entry| !of_parent.contains(entry))
-    {
-        return Err(not_allowed(field, field));
-    }
-    Ok(asked.or(of_parent))
-}
-
-fn not_allowed(field: &str, what: &str) -> MintError {
-    let message = format!("the key that mints does not allow this {what}");
-    MintError::ExceedsParent { field: field.to_owned(), message }
-}
-
-/// The parent's settings, and the child's where the parent has locked none.
-fn settings(
-    asked: &Grants,
-    parent: &Grants,
-    rules: &SessionRules,
-) -> Result<Option<Settings>, MintError> {
-    let Some(asked) = asked.session() else { return Ok(parent.session().cloned()) };
-    let nothing = Lock::nothing();
-    let models = Held { models: parent.models(), ..Held::of(None, &nothing, rules) };
-    if let Some(path) = changed(&models, asked) {
-        return Err(not_allowed(&format!("session.{path}"), "model"));
-    }
-    let Some(of_parent) = parent.session() else { return Ok(Some(asked.clone())) };
-    let lock = parent.lock().cloned().unwrap_or_default();
-    if let Some(path) = changed(&Held::of(Some(of_parent), &lock, rules), asked) {
-        return Err(MintError::ExceedsParent {
-            field: format!("session.{path}"),
-            message: "the key that mints has locked it to another value".to_owned(),
-        });
-    }
-    Ok(Some(of_parent.updated_by(asked.as_map(), rules)))
-}
-
-/// The path of a setting that `held` would not let through.
-fn changed(held: &Held<'_>, asked: &Settings) -> Option<String> {
-    held.filter(&mut asked.as_map().clone()).kept.into_iter().next()
-}
-
-/// All that the parent locks, and all that the child asks to lock.
-fn lock(asked: &Grants, parent: &Grants, rules: &SessionRules) -> Option<Lock> {
-    let of_parent = parent.lock().cloned().unwrap_or_default();
-    match asked.lock() {
-        None => parent.lock().cloned(),
-        Some(asked) if Held::of(parent.session(), &of_parent, rules).is_nothing() => {
-            Some(asked.clone())
-        }
-        Some(asked) => Some(asked.clone().with_parent(&of_parent)),
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{MintError, NewToken};
+use super::{MintError, NewToken, checks::is_model};
 use crate::{
     Grants, Lock, MintFields, Profile, Settings,
     session::{Fault, Held, parse},
@@ -22,8 +22,6 @@ use crate::{
 
 /// How deep a body may be nested.
 const MAX_DEPTH: usize = 32;
-/// The longest name of a model, in bytes.
-const MAX_MODEL_LEN: usize = 256;
 
 /// Reads what token the body asks for.
 pub(super) fn read(body: &[u8], profile: &Profile) -> Result<NewToken, MintError> {
@@ -67,6 +65,17 @@ pub(super) fn read(body: &[u8], profile: &Profile) -> Result<NewToken, MintError
         grants = grants.with_session(Settings::from_map(settings));
     }
     Ok(NewToken { lifetime, grants })
+}
+
+/// What the body calls the field that the checks name so.
+pub(super) fn name_of(checked: &str) -> String {
+    let name = match checked {
+        "lifetime" => "expires_after.seconds",
+        // There is but one.
+        "models.0" => "model",
+        other => other,
+    };
+    name.to_owned()
 }
 
 fn read_object(body: &[u8]) -> Result<Map<String, Value>, MintError> {
@@ -169,10 +178,9 @@ impl Type {
                 value == "realtime" || value == "transcription",
                 "must be 'realtime' or 'transcription'",
             ),
-            Self::Model => (
-                value.as_str().is_some_and(|name| (1..=MAX_MODEL_LEN).contains(&name.len())),
-                "must be a string of 1 to 256 bytes",
-            ),
+            Self::Model => {
+                (value.as_str().is_some_and(is_model), "must be a string of 1 to 256 bytes")
+            }
             Self::Text => (value.is_string(), "must be a string"),
             Self::TextOrObject => {
                 (value.is_string() || value.is_object(), "must be a string or an object")

@@ -75,6 +75,7 @@ pub(super) fn refused(error: &MintError) -> Response<JsonBody> {
         MintError::ExceedsParent { field, .. } => {
             (StatusCode::BAD_REQUEST, "exceeds_api_key", Some(field.as_str()))
         }
+        MintError::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),
         MintError::TooManyTokens => (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens", None),
         MintError::ParentGone => (StatusCode::UNAUTHORIZED, "invalid_api_key", None),
         MintError::Store(_) | MintError::Random => {
@@ -105,11 +106,6 @@ pub(super) fn method_not_allowed() -> Response<JsonBody> {
     let mut response = fault(status, "method_not_allowed", None, "Use POST.");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
-}
-
-pub(super) fn too_large() -> Response<JsonBody> {
-    let message = "The body must be at most 64 KiB long.";
-    fault(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None, message)
 }
 
 pub(super) fn body_unread() -> Response<JsonBody> {

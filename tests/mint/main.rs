@@ -1,6 +1,8 @@
 //! Client secrets: what real clients ask for is minted, what is not right is refused by name, and
 //! no token gets more than the key that minted it.
 
+mod bounds;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, thread, time::Duration};
@@ -126,7 +128,7 @@ fn expiry_after(seconds: u64) -> Value {
 
 #[tokio::test]
 async fn real_clients_get_the_fields_that_they_read() {
-    let recorded: Value = serde_json::from_str(include_str!("data/mint.json")).unwrap();
+    let recorded: Value = serde_json::from_str(include_str!("../data/mint.json")).unwrap();
     let recorded = recorded["mint"].as_array().unwrap();
     assert_eq!(recorded.len(), 7);
     for case in recorded {
@@ -1076,7 +1078,7 @@ async fn a_token_has_no_longer_sessions_than_its_key() {
             Err(MintError::ExceedsParent { field, .. }) => Err(("exceeds", field)),
             Err(other) => panic!("{other:?}"),
         };
-        let minted = minted.map_err(|kind| (kind, "max_session_duration".to_owned()));
+        let minted = minted.map_err(|kind| (kind, "max_session".to_owned()));
         assert_eq!(came, minted, "{of_key:?} <- {asked:?}");
     }
 }
