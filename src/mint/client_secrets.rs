@@ -27,7 +27,10 @@ use super::{
 };
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
-use crate::{Issued, KeyAdmin, KeyKind, Keys, Lifetimes, Principal, Profile, Runtime, StoreError};
+use crate::{
+    CredentialSource, Issued, KeyAdmin, KeyKind, Keys, Lifetimes, Principal, Profile, Runtime,
+    StoreError,
+};
 
 /// The longest body that is read, in bytes.
 const MAX_BODY_LEN: usize = 64 * 1024;
@@ -45,6 +48,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// | `{"expires_after": {"seconds": 120}}` | a token for 120 s |
 /// | `{"session": {"voice": "marin"}, "model": "m"}` | a token for `m` alone, with that voice locked |
 /// | with an ephemeral key | 403 |
+/// | with a secret key in the query or a subprotocol | 403: it would be in logs by now |
 /// | with a field that is not what it should be | 400 that names the field |
 ///
 /// ```
@@ -121,10 +125,7 @@ impl<S: KeyAdmin> ClientSecrets<S> {
     /// # Errors
     /// If the body is not what it should be, or as [`Keys::mint`].
     pub async fn mint(&self, parent: &Principal, body: &[u8]) -> Result<Issued, MintError> {
-        // Before anything is said of the body.
-        if parent.kind() != KeyKind::Secret {
-            return Err(MintError::NotASecretKey);
-        }
+        may_mint(parent)?;
         if body.len() > MAX_BODY_LEN {
             return Err(MintError::BodyTooLong);
         }
@@ -144,6 +145,10 @@ impl<S: KeyAdmin> ClientSecrets<S> {
         let Some(principal) = request.extensions().get::<Principal>().cloned() else {
             return no_principal();
         };
+        // Before anything is read of the body, and said of it.
+        if let Err(error) = may_mint(&principal) {
+            return refused(&error);
+        }
         let body = match self.read(request.into_body()).await {
             Ok(body) => body,
             Err(response) => return response,
@@ -174,6 +179,15 @@ impl<S: KeyAdmin> ClientSecrets<S> {
             }
             Either::Left((Err(_), _)) | Either::Right(_) => Err(body_unread()),
         }
+    }
+}
+
+/// Whether this is a secret key, sent as such a key should be.
+fn may_mint(parent: &Principal) -> Result<(), MintError> {
+    match (parent.kind(), parent.source()) {
+        (KeyKind::Ephemeral, _) => Err(MintError::NotASecretKey),
+        (KeyKind::Secret, CredentialSource::Header) => Ok(()),
+        (KeyKind::Secret, elsewhere) => Err(MintError::NotInHeader(elsewhere)),
     }
 }
 

@@ -10,8 +10,8 @@ use std::{fmt, time::Duration};
 
 pub use self::{client_secrets::ClientSecrets, response::JsonBody};
 use crate::{
-    Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent, Principal, Profile,
-    StoreError, event,
+    CredentialSource, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent,
+    Principal, Profile, StoreError, event,
 };
 
 /// How many live tokens a key may have unless told otherwise.
@@ -53,6 +53,9 @@ impl NewToken {
 pub enum MintError {
     /// Only a secret key mints.
     NotASecretKey,
+    /// The secret key stood in the query or in a subprotocol, where logs and browsers keep it. It
+    /// belongs in a header, sent by a server.
+    NotInHeader(CredentialSource),
     /// The request is not JSON, or one of its fields is not what it should be.
     Invalid {
         /// The field, as a dotted path. `None`: the body as a whole.
@@ -110,6 +113,10 @@ impl fmt::Display for MintError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotASecretKey => f.write_str("An ephemeral key cannot mint. Use a secret key."),
+            Self::NotInHeader(source) => write!(
+                f,
+                "A secret key in the {source} mints nothing. Send it in a header, from a server."
+            ),
             Self::Invalid { field: Some(field), message }
             | Self::ExceedsParent { field, message } => {
                 write!(f, "Invalid value for '{field}': {message}")

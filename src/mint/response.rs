@@ -65,6 +65,7 @@ pub(super) fn minted(issued: &Issued) -> Response<JsonBody> {
 pub(super) fn refused(error: &MintError) -> Response<JsonBody> {
     let (status, code, param) = match error {
         MintError::NotASecretKey => (StatusCode::FORBIDDEN, "insufficient_scope", None),
+        MintError::NotInHeader(_) => (StatusCode::FORBIDDEN, "credential_not_in_header", None),
         MintError::Invalid { field: None, .. } => (StatusCode::BAD_REQUEST, "invalid_json", None),
         MintError::Invalid { field, .. } => {
             (StatusCode::BAD_REQUEST, "invalid_value", field.as_deref())
@@ -85,7 +86,7 @@ pub(super) fn refused(error: &MintError) -> Response<JsonBody> {
     let mut response = fault(status, code, param, &error.to_string());
     let headers = response.headers_mut();
     match status {
-        StatusCode::FORBIDDEN => {
+        StatusCode::FORBIDDEN if matches!(error, MintError::NotASecretKey) => {
             let challenge = r#"Bearer realm="realtime", error="insufficient_scope""#;
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }

@@ -550,6 +550,27 @@ async fn a_token_learns_that_it_cannot_mint_before_its_body_is_read() {
     }
 }
 
+/// What stood in a URL is in logs, and what stood in a subprotocol came from a browser.
+#[tokio::test]
+async fn a_secret_key_mints_from_a_header_alone() {
+    let desk = Desk::open().await;
+    let key = desk.parent.key().expose();
+    // Nothing is said of the body, nor is it waited for.
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let request = Request::post(format!("{PATH}?api_key={key}")).body(body).unwrap();
+    let reply = desk.answer(request).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    assert_eq!(reply.fault(), (Some("credential_not_in_header"), None), "{}", reply.json);
+
+    for source in [CredentialSource::Query, CredentialSource::Subprotocol] {
+        let record = Arc::clone(desk.parent.record());
+        let principal = Principal::new(record, source, desk.keys.now());
+        let error = desk.endpoint.mint(&principal, b"{").await.unwrap_err();
+        assert!(matches!(error, MintError::NotInHeader(from) if from == source), "{error:?}");
+    }
+    assert!(desk.tokens().await.is_empty());
+}
+
 #[tokio::test]
 async fn only_post_mints() {
     let desk = Desk::open().await;
