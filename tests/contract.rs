@@ -253,6 +253,7 @@ are!((Clone + fmt::Debug + Send + Sync + Unpin + 'static):
     RealtimeAuth<Inner, Box<dyn KeyStore>, Closure>,
     Keys<MemoryStore>,
     tower_realtime_auth::ClientSecrets<MemoryStore>,
+    tower_realtime_auth::ClientTokens<MemoryStore>,
     Principal, KeyRecord, Grants, Parent, KeyId, KeyDigest, KeyKind, Environment, ApiKey, NewKey,
     KeyFormat, Profile, Conflicts, RefusalMode, Rejection, RejectionKind, CredentialSource,
     Closing, CloseFrame, ConfigError, InvalidKey, MissingPrincipal, UnixMillis, SystemClock,

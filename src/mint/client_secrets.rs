@@ -1,46 +1,32 @@
-//! `POST /v1/realtime/client_secrets` as a Tower service.
+//! The body of `POST /v1/realtime/client_secrets`, in the one shape that serves OpenAI, xAI and
+//! Swaram.
+//!
+//! 1. The body may be missing; every field may.
+//! 2. `expires_after` is `{"anchor": "created_at", "seconds": N}`; xAI's clients leave out `anchor`.
+//! 3. `session` is an object of settings. Any other field is a setting too, because Swaram's
+//!    clients send `model` beside `session`. The same setting in both, or in two spellings, must
+//!    have the same value.
+//! 4. A field that is known must have its type. One that is not known is kept as it is, or refused
+//!    if the profile says so.
+//! 5. The settings are locked, and `model` is the only model that the token may name.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    fmt,
-    panic::AssertUnwindSafe,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Either, select},
-};
-use http::{Method, Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tower_service::Service;
+use serde_json::{Map, Value, json};
 
 use super::{
-    JsonBody, MAX_LIVE_TOKENS, MintError, request,
-    response::{self, body_unread, method_not_allowed, no_principal, refused},
+    MintEndpoint, MintError, NewToken,
+    request::read_object,
+    settings::{check, contradiction, grants_of},
+    shape::Shape,
 };
-#[cfg(feature = "tokio")]
-use crate::TokioRuntime;
-use crate::{
-    CredentialSource, Issued, KeyAdmin, KeyKind, Keys, Lifetimes, Principal, Profile, Runtime,
-    StoreError,
-};
-
-/// The longest body that is read, in bytes.
-const MAX_BODY_LEN: usize = 64 * 1024;
-/// How long a body may take to arrive, and the store to answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::{Issued, MintFields, Profile, UnixMillis};
 
 /// Mints tokens for browsers: the service behind `POST /v1/realtime/client_secrets`.
 ///
 /// It takes the bodies that OpenAI's, xAI's and Swaram's clients send, and must stand behind
-/// [`RealtimeAuthLayer`](crate::RealtimeAuthLayer), whose [`Principal`] is the one that mints.
+/// [`RealtimeAuthLayer`](crate::RealtimeAuthLayer), whose
+/// [`Principal`](crate::Principal) is the one that mints.
 ///
 /// | request | answer |
 /// |---|---|
@@ -79,155 +65,90 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use]
-pub struct ClientSecrets<S> {
-    keys: Keys<S>,
-    profile: Profile,
-    max_live_tokens: u32,
-    runtime: Arc<dyn Runtime>,
-}
+pub type ClientSecrets<S> = MintEndpoint<S, Secrets>;
 
-impl<S: KeyAdmin> ClientSecrets<S> {
-    /// Mints children of `keys`.
-    #[cfg(feature = "tokio")]
-    pub fn new(keys: impl Into<Keys<S>>) -> Self {
-        Self::new_with_runtime(keys, TokioRuntime)
-    }
+/// The shape of [`ClientSecrets`].
+#[derive(Debug)]
+pub enum Secrets {}
 
-    /// The same on a runtime other than tokio.
-    pub fn new_with_runtime(keys: impl Into<Keys<S>>, runtime: impl Runtime) -> Self {
-        Self {
-            keys: keys.into(),
-            profile: Profile::default(),
-            max_live_tokens: MAX_LIVE_TOKENS,
-            runtime: Arc::new(runtime),
+impl Shape for Secrets {
+    const NAME: &'static str = "ClientSecrets";
+
+    fn read(body: &[u8], profile: &Profile) -> Result<NewToken, MintError> {
+        let known = profile.mint_fields();
+        let mut fields = read_object(body)?;
+        let expires_after = fields.remove("expires_after");
+        let lifetime = expires_after.map(|value| lifetime(value, known)).transpose()?;
+        if let Some(unknown) = fields.keys().find(|name| !known.has(name)) {
+            return Err(MintError::Unknown { field: unknown.clone() });
         }
-    }
-
-    /// How long tokens may live. The default is [`Lifetimes::default`].
-    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
-        Self { profile: self.profile.with_lifetimes(lifetimes), ..self }
-    }
-
-    /// Follows `profile`: its lifetimes, the fields that it takes, and the spellings of its
-    /// settings.
-    pub fn with_profile(self, profile: &Profile) -> Self {
-        Self { profile: profile.clone(), ..self }
-    }
-
-    /// How many live tokens a key may have at once; past it, 429. The default is 10,000.
-    pub fn with_max_live_tokens(self, max_live_tokens: u32) -> Self {
-        Self { max_live_tokens, ..self }
-    }
-
-    /// Mints what the JSON `body` asks for, without HTTP.
-    ///
-    /// # Errors
-    /// If the body is not what it should be, or as [`Keys::mint`].
-    pub async fn mint(&self, parent: &Principal, body: &[u8]) -> Result<Issued, MintError> {
-        may_mint(parent)?;
-        if body.len() > MAX_BODY_LEN {
-            return Err(MintError::BodyTooLong);
-        }
-        let token = request::read(body, &self.profile)?;
-        let minted = self.keys.mint_within(parent, token, &self.profile, self.max_live_tokens);
-        minted.await.map_err(|error| error.renamed(request::name_of))
-    }
-
-    async fn respond<B>(self, request: Request<B>) -> Response<JsonBody>
-    where
-        B: Body,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        if request.method() != Method::POST {
-            return method_not_allowed();
-        }
-        let Some(principal) = request.extensions().get::<Principal>().cloned() else {
-            return no_principal();
-        };
-        // Before anything is read of the body, and said of it.
-        if let Err(error) = may_mint(&principal) {
-            return refused(&error);
-        }
-        let body = match self.read(request.into_body()).await {
-            Ok(body) => body,
-            Err(response) => return response,
-        };
-        // A panic of the store is an error of the store.
-        let minting = pin!(AssertUnwindSafe(self.mint(&principal, &body)).catch_unwind());
-        let minted = match select(minting, self.runtime.sleep(DEADLINE)).await {
-            Either::Left((Ok(minted), _)) => minted,
-            Either::Left((Err(_), _)) => Err(StoreError::new("the store panicked").into()),
-            Either::Right(_) => Err(StoreError::new("no answer in time").into()),
-        };
-        minted.map_or_else(|error| refused(&error), |issued| response::minted(&issued))
-    }
-
-    async fn read<B>(&self, body: B) -> Result<Bytes, Response<JsonBody>>
-    where
-        B: Body,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let reading = pin!(Limited::new(body, MAX_BODY_LEN).collect());
-        match select(reading, self.runtime.sleep(DEADLINE)).await {
-            Either::Left((Ok(collected), _)) => {
-                let mut body = collected.aggregate();
-                Ok(body.copy_to_bytes(body.remaining()))
+        let mut settings = match fields.remove("session") {
+            None => Map::new(),
+            Some(Value::Object(settings)) => {
+                if let Some(unknown) = settings.keys().find(|name| !known.has_in_session(name)) {
+                    return Err(MintError::Unknown { field: format!("session.{unknown}") });
+                }
+                settings
             }
-            Either::Left((Err(error), _)) if error.is::<LengthLimitError>() => {
-                Err(refused(&MintError::BodyTooLong))
-            }
-            Either::Left((Err(_), _)) | Either::Right(_) => Err(body_unread()),
+            Some(_) => return Err(MintError::invalid("session", "must be an object")),
+        };
+        check(&settings, "session.")?;
+        check(&fields, "")?;
+        for (name, value) in fields {
+            match settings.get(&name) {
+                Some(other) if *other != value => {
+                    let message = format!("differs from 'session.{name}'");
+                    return Err(MintError::invalid(name, message));
+                }
+                _ => settings.insert(name, value),
+            };
         }
-    }
-}
-
-/// Whether this is a secret key, sent as such a key should be.
-fn may_mint(parent: &Principal) -> Result<(), MintError> {
-    match (parent.kind(), parent.source()) {
-        (KeyKind::Ephemeral, _) => Err(MintError::NotASecretKey),
-        (KeyKind::Secret, CredentialSource::Header) => Ok(()),
-        (KeyKind::Secret, elsewhere) => Err(MintError::NotInHeader(elsewhere)),
-    }
-}
-
-impl<S, B> Service<Request<B>> for ClientSecrets<S>
-where
-    S: KeyAdmin,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    type Response = Response<JsonBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let minting = self.clone().respond(request);
-        Box::pin(async { Ok(minting.await) })
-    }
-}
-
-impl<S> Clone for ClientSecrets<S> {
-    fn clone(&self) -> Self {
-        Self {
-            keys: self.keys.clone(),
-            profile: self.profile.clone(),
-            max_live_tokens: self.max_live_tokens,
-            runtime: Arc::clone(&self.runtime),
+        if let Some(path) = contradiction(&settings, profile) {
+            let message = "differs from another spelling of the same setting";
+            return Err(MintError::invalid(format!("session.{path}"), message));
         }
+        Ok(NewToken { lifetime, grants: grants_of(settings) })
+    }
+
+    fn name_of(checked: &str) -> String {
+        let name = match checked {
+            "lifetime" => "expires_after.seconds",
+            // There is but one.
+            "models.0" => "model",
+            other => other,
+        };
+        name.to_owned()
+    }
+
+    /// `{"value", "expires_at", "session"}`.
+    fn minted(issued: &Issued) -> Value {
+        let record = issued.record();
+        let session = record.grants().session();
+        let mut session = session.map_or_else(Map::new, |set| set.as_map().clone());
+        session.entry("type").or_insert_with(|| "realtime".into());
+        session.entry("object").or_insert_with(|| "realtime.session".into());
+        json!({
+            "value": issued.key().expose(),
+            "expires_at": record.expires_at().map(UnixMillis::as_secs_rounded_up),
+            "session": session,
+        })
     }
 }
 
-impl<S> fmt::Debug for ClientSecrets<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientSecrets")
-            .field("profile", &self.profile)
-            .field("max_live_tokens", &self.max_live_tokens)
-            .finish_non_exhaustive()
+fn lifetime(value: Value, known: &MintFields) -> Result<Duration, MintError> {
+    let Value::Object(mut fields) = value else {
+        return Err(MintError::invalid("expires_after", "must be an object"));
+    };
+    let anchor = if known.has_anchor() { fields.remove("anchor") } else { None };
+    if anchor.is_some_and(|anchor| anchor != "created_at") {
+        return Err(MintError::invalid("expires_after.anchor", "must be 'created_at'"));
     }
+    let seconds = fields.remove("seconds");
+    if let Some(unknown) = fields.keys().next() {
+        return Err(MintError::Unknown { field: format!("expires_after.{unknown}") });
+    }
+    let seconds = seconds.as_ref().and_then(Value::as_u64).ok_or_else(|| {
+        MintError::invalid("expires_after.seconds", "must be a whole number of seconds")
+    })?;
+    Ok(Duration::from_secs(seconds))
 }

@@ -2,16 +2,24 @@
 
 mod checks;
 mod client_secrets;
+mod client_tokens;
+mod endpoint;
+mod iso8601;
 mod origin;
 mod request;
 mod response;
+mod settings;
+mod shape;
 
 use std::{fmt, time::Duration};
 
-pub use self::{client_secrets::ClientSecrets, response::JsonBody};
+pub use self::{
+    client_secrets::ClientSecrets, client_tokens::ClientTokens, endpoint::MintEndpoint,
+    response::JsonBody,
+};
 use crate::{
-    CredentialSource, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Parent,
-    Principal, Profile, StoreError, event,
+    CredentialSource, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes,
+    Parent, Principal, Profile, SessionRules, StoreError, event,
 };
 
 /// How many live tokens a key may have unless told otherwise.
@@ -45,6 +53,15 @@ impl NewToken {
     pub fn with_grants(self, grants: Grants) -> Self {
         Self { grants, ..self }
     }
+}
+
+/// What bounds tokens beside their parent.
+struct Bounds<'a> {
+    lifetimes: &'a Lifetimes,
+    /// How settings are spelled.
+    rules: &'a SessionRules,
+    /// How many live tokens the parent may have.
+    max_live: u32,
 }
 
 /// Why no token was minted.
@@ -156,34 +173,39 @@ impl<S: KeyAdmin> Keys<S> {
     /// If `parent` is not a secret key or is gone, the token would exceed it, or the store cannot
     /// answer.
     pub async fn mint(&self, parent: &Principal, token: NewToken) -> Result<Issued, MintError> {
-        self.mint_within(parent, token, &Profile::default(), MAX_LIVE_TOKENS).await
+        let profile = Profile::default();
+        let bounds = Bounds {
+            lifetimes: profile.lifetimes(),
+            rules: profile.session_rules(),
+            max_live: MAX_LIVE_TOKENS,
+        };
+        self.mint_within(parent, token, bounds).await
     }
 
     async fn mint_within(
         &self,
         parent: &Principal,
         token: NewToken,
-        profile: &Profile,
-        max_live: u32,
+        bounds: Bounds<'_>,
     ) -> Result<Issued, MintError> {
         if parent.kind() != KeyKind::Secret {
             return Err(MintError::NotASecretKey);
         }
-        let grants = checks::subset(parent.grants(), &token.grants, profile.session_rules())?;
+        let grants = checks::subset(parent.grants(), &token.grants, bounds.rules)?;
         let key = self.generate(KeyKind::Ephemeral, parent.environment()).map_err(from_key)?;
         let record = self
             .new_record(&key, parent.record().account().clone(), KeyKind::Ephemeral)
             .map_err(from_key)?;
         let now = record.created_at();
         let left = parent.record().remaining(now);
-        let lifetime = checks::lifetime(token.lifetime, profile.lifetimes(), left)?;
+        let lifetime = checks::lifetime(token.lifetime, bounds.lifetimes, left)?;
         let record = record
             .with_environment(parent.environment())
             .with_parent(Some(Parent::new(parent.key_id().clone())))
             .with_expires_at(Some(now.saturating_add(lifetime)))
             .with_grants(grants);
 
-        match self.store().insert(record.clone(), Some(max_live)).await? {
+        match self.store().insert(record.clone(), Some(bounds.max_live)).await? {
             Inserted::Yes => {}
             Inserted::TooManyChildren => return Err(MintError::TooManyTokens),
             // 196 random bits do not meet by chance.

@@ -1,4 +1,4 @@
-//! What the mint endpoint answers.
+//! What mint endpoints answer.
 
 use std::{
     convert::Infallible,
@@ -8,15 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body::{Body, Frame, SizeHint};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::MintError;
-use crate::{Issued, UnixMillis};
-
 /// A body that is there as a whole: the JSON of an answer.
 #[derive(Debug, Default)]
 pub struct JsonBody(Option<Bytes>);
@@ -47,86 +45,89 @@ impl Body for JsonBody {
     }
 }
 
-/// `{"value", "expires_at", "session"}`, which OpenAI's, xAI's and Swaram's clients read.
-pub(super) fn minted(issued: &Issued) -> Response<JsonBody> {
-    let record = issued.record();
-    let mut session = record.grants().session().map_or_else(Map::new, |set| set.as_map().clone());
-    session.entry("type").or_insert_with(|| "realtime".into());
-    session.entry("object").or_insert_with(|| "realtime.session".into());
-    let answer = json!({
-        "value": issued.key().expose(),
-        "expires_at": record.expires_at().map(UnixMillis::as_secs_rounded_up),
-        "session": session,
-    });
-    respond(StatusCode::OK, &answer)
+/// Why there is no token, in the terms of HTTP. Each shape has words of its own for it.
+#[derive(Debug)]
+pub struct Fault {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) field: Option<String>,
+    pub(super) message: String,
 }
 
-/// OpenAI's error object, naming the field.
-pub(super) fn refused(error: &MintError) -> Response<JsonBody> {
-    let (status, code, param) = match error {
-        MintError::NotASecretKey => (StatusCode::FORBIDDEN, "insufficient_scope", None),
-        MintError::NotInHeader(_) => (StatusCode::FORBIDDEN, "credential_not_in_header", None),
-        MintError::Invalid { field: None, .. } => (StatusCode::BAD_REQUEST, "invalid_json", None),
-        MintError::Invalid { field, .. } => {
-            (StatusCode::BAD_REQUEST, "invalid_value", field.as_deref())
-        }
-        MintError::Unknown { field } => {
-            (StatusCode::BAD_REQUEST, "unknown_parameter", Some(field.as_str()))
-        }
-        MintError::ExceedsParent { field, .. } => {
-            (StatusCode::BAD_REQUEST, "exceeds_api_key", Some(field.as_str()))
-        }
-        MintError::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),
-        MintError::TooManyTokens => (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens", None),
-        MintError::ParentGone => (StatusCode::UNAUTHORIZED, "invalid_api_key", None),
-        MintError::Store(_) | MintError::Random => {
-            (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", None)
-        }
-    };
-    let mut response = fault(status, code, param, &error.to_string());
-    let headers = response.headers_mut();
-    match status {
-        StatusCode::FORBIDDEN if matches!(error, MintError::NotASecretKey) => {
-            let challenge = r#"Bearer realm="realtime", error="insufficient_scope""#;
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
-        StatusCode::UNAUTHORIZED => {
-            let challenge = r#"Bearer realm="realtime", error="invalid_token""#;
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        _ => {}
+impl Fault {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, field: None, message: message.into() }
     }
-    response
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use POST.")
+    }
+
+    pub(super) fn body_unread() -> Self {
+        let message = "The body did not arrive whole and in time.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_incomplete", message)
+    }
+
+    /// There is no layer round the service of this name.
+    pub(super) fn no_principal(service: &str) -> Self {
+        let message = format!(
+            "No Principal in the request: put RealtimeAuthLayer round the service that {service} \
+             is part of."
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "missing_layer", message)
+    }
+
+    /// OpenAI's error object, naming the field.
+    pub(super) fn as_openai(&self) -> Value {
+        let kind =
+            if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let (code, message, param) = (self.code, &self.message, &self.field);
+        json!({ "error": { "type": kind, "code": code, "message": message, "param": param } })
+    }
+
+    pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
+        const UNSCOPED: &str = r#"Bearer realm="realtime", error="insufficient_scope""#;
+        const INVALID: &str = r#"Bearer realm="realtime", error="invalid_token""#;
+        let (name, value) = match self.status {
+            StatusCode::FORBIDDEN if self.code == "insufficient_scope" => {
+                (WWW_AUTHENTICATE, UNSCOPED)
+            }
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, INVALID),
+            StatusCode::METHOD_NOT_ALLOWED => (ALLOW, "POST"),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+            _ => return,
+        };
+        headers.insert(name, HeaderValue::from_static(value));
+    }
 }
 
-pub(super) fn method_not_allowed() -> Response<JsonBody> {
-    let status = StatusCode::METHOD_NOT_ALLOWED;
-    let mut response = fault(status, "method_not_allowed", None, "Use POST.");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-    response
+impl From<MintError> for Fault {
+    fn from(error: MintError) -> Self {
+        let (status, code) = match &error {
+            MintError::NotASecretKey => (StatusCode::FORBIDDEN, "insufficient_scope"),
+            MintError::NotInHeader(_) => (StatusCode::FORBIDDEN, "credential_not_in_header"),
+            MintError::Invalid { field: None, .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
+            MintError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            MintError::Unknown { .. } => (StatusCode::BAD_REQUEST, "unknown_parameter"),
+            MintError::ExceedsParent { .. } => (StatusCode::BAD_REQUEST, "exceeds_api_key"),
+            MintError::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            MintError::TooManyTokens => (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens"),
+            MintError::ParentGone => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            MintError::Store(_) | MintError::Random => {
+                (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
+            }
+        };
+        let message = error.to_string();
+        let field = match error {
+            MintError::Invalid { field, .. } => field,
+            MintError::Unknown { field } | MintError::ExceedsParent { field, .. } => Some(field),
+            _ => None,
+        };
+        Self { field, ..Self::new(status, code, message) }
+    }
 }
 
-pub(super) fn body_unread() -> Response<JsonBody> {
-    let message = "The body did not arrive whole and in time.";
-    fault(StatusCode::REQUEST_TIMEOUT, "body_incomplete", None, message)
-}
-
-pub(super) fn no_principal() -> Response<JsonBody> {
-    let message = "No Principal in the request: put RealtimeAuthLayer round the service that \
-                   ClientSecrets is part of.";
-    fault(StatusCode::INTERNAL_SERVER_ERROR, "missing_layer", None, message)
-}
-
-fn fault(status: StatusCode, code: &str, param: Option<&str>, message: &str) -> Response<JsonBody> {
-    let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-    let error = json!({ "type": kind, "code": code, "message": message, "param": param });
-    respond(status, &json!({ "error": error }))
-}
-
-fn respond(status: StatusCode, json: &Value) -> Response<JsonBody> {
+pub(super) fn respond(status: StatusCode, json: &Value) -> Response<JsonBody> {
     let mut response = Response::new(JsonBody(Some(Bytes::from(json.to_string()))));
     *response.status_mut() = status;
     let headers = response.headers_mut();

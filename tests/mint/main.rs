@@ -2,6 +2,7 @@
 //! no token gets more than the key that minted it.
 
 mod bounds;
+mod client_tokens;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,14 +15,15 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use support::{Inner, json as read_json, upgrade_with};
 use tokio::time::timeout;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_realtime_auth::{
-    Answer, ClientSecrets, CredentialSource, Environment, Grants, Inserted, Issued, KeyAdmin,
-    KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lifetimes, Lookup,
-    ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken, Principal, Profile,
-    RealtimeAuthLayer, Revocation, SessionGuard, Settings, StoreError, UnixMillis, Verdict, Write,
+    Answer, ClientSecrets, CredentialSource, Environment, Grants, Inserted, Issued, JsonBody,
+    KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
+    Lifetimes, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
+    Principal, Profile, RealtimeAuthLayer, Revocation, SessionGuard, Settings, StoreError,
+    UnixMillis, Verdict, Write,
     bytes::Bytes,
-    http::{HeaderMap, Method, Request, StatusCode},
+    http::{HeaderMap, Method, Request, Response, StatusCode},
 };
 
 /// When everything here begins: half a second past a full one, so that rounding shows.
@@ -62,6 +64,20 @@ fn request_by<B>(key: &str, body: B) -> Request<B> {
     builder.body(body).expect("a request")
 }
 
+/// What `service` answers behind the layer.
+async fn answer<S, T, B>(keys: &Keys<S>, service: T, request: Request<B>) -> Reply
+where
+    S: KeyAdmin,
+    T: Service<Request<B>, Response = Response<JsonBody>, Error = Infallible> + Clone,
+{
+    let service = RealtimeAuthLayer::new(keys.clone()).layer(service);
+    // Longer than anything here may take, in tests whose time is paused and in the others.
+    let response = timeout(Duration::from_secs(60), service.oneshot(request)).await;
+    let response = response.expect("an answer in time").expect("a response");
+    let (status, headers) = (response.status(), response.headers().clone());
+    Reply { status, headers, json: read_json(response).await }
+}
+
 impl Desk {
     /// A desk over a store in memory, with a key that may do everything.
     async fn open() -> Self {
@@ -88,12 +104,7 @@ impl<S: KeyAdmin> Desk<S> {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
-        let service = RealtimeAuthLayer::new(self.keys.clone()).layer(self.endpoint.clone());
-        // Longer than anything here may take, in tests whose time is paused and in the others.
-        let response = timeout(Duration::from_secs(60), service.oneshot(request)).await;
-        let response = response.expect("an answer in time").expect("a response");
-        let (status, headers) = (response.status(), response.headers().clone());
-        Reply { status, headers, json: read_json(response).await }
+        answer(&self.keys, self.endpoint.clone(), request).await
     }
 
     async fn mint(&self, body: impl Into<Bytes>) -> Reply {

@@ -1,0 +1,42 @@
+//! The shape of a mint endpoint: what it reads and what it answers.
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{MintError, NewToken, response::Fault};
+use crate::{Issued, Lifetimes, Profile};
+
+/// In which shape a [`MintEndpoint`](super::MintEndpoint) reads and answers.
+pub trait Shape: Send + Sync + 'static {
+    /// What the endpoint is called in messages.
+    const NAME: &'static str;
+
+    /// The profile that is followed unless another is given.
+    fn profile() -> Profile {
+        Profile::default()
+    }
+
+    /// How long its tokens live.
+    fn lifetimes(profile: &Profile) -> Lifetimes {
+        profile.lifetimes().clone()
+    }
+
+    /// What token the body asks for.
+    fn read(body: &[u8], profile: &Profile) -> Result<NewToken, MintError>;
+
+    /// What the body calls the field that is a token's `checked`, such as `lifetime`.
+    fn name_of(checked: &str) -> String;
+
+    /// The answer that holds a new token.
+    fn minted(issued: &Issued) -> Value;
+
+    /// The answer that holds none.
+    fn refused(fault: &Fault) -> Value {
+        fault.as_openai()
+    }
+
+    /// The status of that answer.
+    fn status(fault: &Fault) -> StatusCode {
+        fault.status
+    }
+}
