@@ -50,7 +50,10 @@ pub use http;
 #[cfg(feature = "axum")]
 pub use self::axum::MissingPrincipal;
 #[cfg(feature = "mint")]
-pub use self::mint::{ClientSecrets, ClientTokens, JsonBody, MintEndpoint, MintError, NewToken};
+pub use self::mint::{
+    ClientSecrets, ClientTokens, JsonBody, MintEndpoint, MintError, NewToken, RealtimeSessions,
+    TranscriptionSessions,
+};
 #[cfg(feature = "close")]
 pub use self::rejection::{Closing, RefusalMode};
 #[cfg(feature = "tokio")]

@@ -254,6 +254,8 @@ are!((Clone + fmt::Debug + Send + Sync + Unpin + 'static):
     Keys<MemoryStore>,
     tower_realtime_auth::ClientSecrets<MemoryStore>,
     tower_realtime_auth::ClientTokens<MemoryStore>,
+    tower_realtime_auth::RealtimeSessions<MemoryStore>,
+    tower_realtime_auth::TranscriptionSessions<MemoryStore>,
     Principal, KeyRecord, Grants, Parent, KeyId, KeyDigest, KeyKind, Environment, ApiKey, NewKey,
     KeyFormat, Profile, Conflicts, RefusalMode, Rejection, RejectionKind, CredentialSource,
     Closing, CloseFrame, ConfigError, InvalidKey, MissingPrincipal, UnixMillis, SystemClock,

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     MintEndpoint, MintError, NewToken,
     request::read_object,
-    settings::{check, contradiction, grants_of},
+    settings::{KNOWN, check, contradiction, grants_of},
     shape::Shape,
 };
 use crate::{Issued, MintFields, Profile, UnixMillis};
@@ -92,8 +92,8 @@ impl Shape for Secrets {
             }
             Some(_) => return Err(MintError::invalid("session", "must be an object")),
         };
-        check(&settings, "session.")?;
-        check(&fields, "")?;
+        check(&KNOWN, &settings, "session.")?;
+        check(&KNOWN, &fields, "")?;
         for (name, value) in fields {
             match settings.get(&name) {
                 Some(other) if *other != value => {

@@ -45,6 +45,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// |---|---|---|
 /// | [`ClientSecrets`](crate::ClientSecrets) | `POST /v1/realtime/client_secrets` | OpenAI, xAI, Swaram |
 /// | [`ClientTokens`](crate::ClientTokens) | `POST /v1/client/tokens` | Decart |
+/// | [`RealtimeSessions`](crate::RealtimeSessions) | `POST /v1/realtime/sessions` | OpenAI, older |
+/// | [`TranscriptionSessions`](crate::TranscriptionSessions) | `POST /v1/realtime/transcription_sessions` | OpenAI, older |
 ///
 /// It must stand behind [`RealtimeAuthLayer`](crate::RealtimeAuthLayer), whose [`Principal`] is the
 /// one that mints.

@@ -8,14 +8,18 @@ mod iso8601;
 mod origin;
 mod request;
 mod response;
+mod sessions;
 mod settings;
 mod shape;
 
 use std::{fmt, time::Duration};
 
 pub use self::{
-    client_secrets::ClientSecrets, client_tokens::ClientTokens, endpoint::MintEndpoint,
+    client_secrets::ClientSecrets,
+    client_tokens::ClientTokens,
+    endpoint::MintEndpoint,
     response::JsonBody,
+    sessions::{RealtimeSessions, TranscriptionSessions},
 };
 use crate::{
     CredentialSource, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes,

@@ -31,7 +31,7 @@ pub(super) fn contradiction(settings: &Map<String, Value>, profile: &Profile) ->
 
 /// The types that a known setting may have.
 #[derive(Clone, Copy)]
-enum Type {
+pub(super) enum Type {
     Kind,
     Model,
     Text,
@@ -40,10 +40,12 @@ enum Type {
     Object,
     ObjectOrNull,
     Number,
+    NumberOrInf,
+    AutoObjectOrNull,
 }
 
 /// The settings that are known by type (OpenAI's session object in both spellings).
-const KNOWN: [(&str, Type); 17] = [
+pub(super) const KNOWN: [(&str, Type); 17] = [
     ("type", Type::Kind),
     ("model", Type::Model),
     ("instructions", Type::Text),
@@ -63,9 +65,13 @@ const KNOWN: [(&str, Type); 17] = [
     ("audio.input.turn_detection", Type::ObjectOrNull),
 ];
 
-/// Refuses what has not the type that it must have; `place` leads to the settings.
-pub(super) fn check(settings: &Map<String, Value>, place: &str) -> Result<(), MintError> {
-    for (path, expected) in KNOWN {
+/// Refuses what has not the type that `known` gives it; `place` leads to the settings.
+pub(super) fn check(
+    known: &[(&str, Type)],
+    settings: &Map<String, Value>,
+    place: &str,
+) -> Result<(), MintError> {
+    for (path, expected) in known {
         let (first, rest) = path.split_once('.').unwrap_or((path, ""));
         let inside = rest.split('.').filter(|name| !name.is_empty());
         let value = inside.fold(settings.get(first), |value, name| value?.get(name));
@@ -96,6 +102,11 @@ impl Type {
                 (value.is_object() || value.is_null(), "must be an object or null")
             }
             Self::Number => (value.is_number(), "must be a number"),
+            Self::NumberOrInf => (value.is_number() || value == "inf", "must be a number or 'inf'"),
+            Self::AutoObjectOrNull => (
+                value == "auto" || value.is_object() || value.is_null(),
+                "must be 'auto', an object or null",
+            ),
         };
         (!fits).then_some(message)
     }

@@ -40,7 +40,7 @@ impl Lifetimes {
         Ok(Self { range, default })
     }
 
-    pub(super) const fn seconds(min: u64, max: u64, default: u64) -> Self {
+    pub(crate) const fn seconds(min: u64, max: u64, default: u64) -> Self {
         let range = Duration::from_secs(min)..=Duration::from_secs(max);
         Self { range, default: Duration::from_secs(default) }
     }

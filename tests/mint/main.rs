@@ -3,6 +3,7 @@
 
 mod bounds;
 mod client_tokens;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 
