@@ -18,11 +18,11 @@ use support::{Inner, json as read_json, upgrade_with};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 use tower_realtime_auth::{
-    Answer, ClientSecrets, CredentialSource, Environment, Grants, Inserted, Issued, JsonBody,
-    KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
+    Answer, ClientSecrets, ClientTokens, CredentialSource, Environment, Grants, Inserted, Issued,
+    JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
     Lifetimes, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
-    Principal, Profile, RealtimeAuthLayer, Revocation, SessionGuard, Settings, StoreError,
-    UnixMillis, Verdict, Write,
+    Principal, Profile, RealtimeAuthLayer, RealtimeSessions, Revocation, SessionGuard, Settings,
+    StoreError, TranscriptionSessions, UnixMillis, Verdict, Write,
     bytes::Bytes,
     http::{HeaderMap, Method, Request, Response, StatusCode},
 };
@@ -951,36 +951,124 @@ fn settings_in(grants: &Grants) -> Map<String, Value> {
     serde_json::from_str(&json).expect("an object")
 }
 
-/// How a token is asked for: by the JSON of a client, or by the operator's own code.
+/// What can be granted beside models and settings.
+#[derive(Debug, Clone)]
+struct Bounds {
+    origins: Option<Vec<&'static str>>,
+    max_session: Option<u64>,
+    uses: Option<u32>,
+    role: Option<&'static str>,
+}
+
+const ORIGINS: [&str; 3] = ["https://a", "https://b", "http://c:1"];
+
+fn bounds() -> impl Strategy<Value = Bounds> {
+    (
+        prop::option::of(prop::sample::subsequence(&ORIGINS[..], 0..=ORIGINS.len())),
+        prop::option::of(8..=14_u64),
+        prop::option::of(0..=3_u32),
+        prop::option::of(prop::sample::select(vec!["host", "viewer"])),
+    )
+        .prop_map(|(origins, max_session, uses, role)| Bounds {
+            origins,
+            max_session,
+            uses,
+            role,
+        })
+}
+
+impl Bounds {
+    fn add_to(&self, mut grants: Grants) -> Grants {
+        if let Some(origins) = &self.origins {
+            grants = grants.with_origins(origins.iter().copied());
+        }
+        if let Some(seconds) = self.max_session {
+            grants = grants.with_max_session(Duration::from_secs(seconds));
+        }
+        if let Some(uses) = self.uses {
+            grants = grants.with_uses(uses);
+        }
+        if let Some(role) = self.role {
+            grants = grants.with_metadata([("role", role)]);
+        }
+        grants
+    }
+}
+
+/// How a token is asked for: by the JSON of a client in one of the shapes, or by the operator's own
+/// code.
 #[derive(Debug, Clone)]
 enum Asked {
-    ByClient(Map<String, Value>),
-    ByOperator { models: Option<Vec<&'static str>>, session: Option<Map<String, Value>> },
+    ForSecret(Map<String, Value>),
+    ForSession(Map<String, Value>),
+    ForTranscription(Map<String, Value>),
+    ForToken(Map<String, Value>),
+    ByOperator {
+        models: Option<Vec<&'static str>>,
+        session: Option<Map<String, Value>>,
+        bounds: Bounds,
+    },
+}
+
+/// An object of what is there.
+fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    let fields = fields.into_iter();
+    fields.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    let by_client = (
+    let for_secret = (
         prop::option::of(prop::sample::select(&MODELS[..])),
         prop::option::of(settings()),
         prop::option::of(1..=120_u64),
     );
-    let by_client = by_client.prop_map(|(model, session, seconds)| {
-        let mut body = Map::new();
-        body.extend(model.map(|model| ("model".to_owned(), model.into())));
-        body.extend(session.map(|session| ("session".to_owned(), session.into())));
-        let after = seconds.map(|seconds| json!({"seconds": seconds}));
-        body.extend(after.map(|after| ("expires_after".to_owned(), after)));
-        Asked::ByClient(body)
+    let for_secret = for_secret.prop_map(|(model, session, seconds)| {
+        Asked::ForSecret(object([
+            ("model", model.map(Value::from)),
+            ("session", session.map(Value::from)),
+            ("expires_after", seconds.map(|seconds| json!({"seconds": seconds}))),
+        ]))
     });
-    let by_operator = (models(), prop::option::of(settings()));
-    let by_operator =
-        by_operator.prop_map(|(models, session)| Asked::ByOperator { models, session });
-    prop_oneof![by_client, by_operator]
+    let flat = || {
+        settings().prop_map(|mut settings| {
+            settings.remove("audio");
+            settings
+        })
+    };
+    let for_session = flat().prop_map(Asked::ForSession);
+    let for_transcription = prop::option::of(prop::sample::select(&MODELS[..])).prop_map(|model| {
+        let transcription = model.map(|model| json!({"model": model}));
+        Asked::ForTranscription(object([("input_audio_transcription", transcription)]))
+    });
+    let for_token = (models(), prop::option::of(1..=120_u64), bounds());
+    let for_token = for_token.prop_map(|(models, seconds, bounds)| {
+        let max = bounds.max_session.map(|max| json!({"realtime": {"maxSessionDuration": max}}));
+        Asked::ForToken(object([
+            ("allowedModels", models.map(Value::from)),
+            ("allowedOrigins", bounds.origins.map(Value::from)),
+            ("expiresIn", seconds.map(Value::from)),
+            ("constraints", max),
+            ("metadata", bounds.role.map(|role| json!({"role": role}))),
+        ]))
+    });
+    let by_operator = (models(), prop::option::of(settings()), bounds());
+    let by_operator = by_operator.prop_map(|(models, session, bounds)| Asked::ByOperator {
+        models,
+        session,
+        bounds,
+    });
+    prop_oneof![3 => for_secret, 2 => for_session, 1 => for_transcription, 3 => for_token, 3 => by_operator]
+}
+
+/// How many parents and requests; `PROPERTY_CASES` says otherwise.
+fn cases() -> u32 {
+    let cases = std::env::var("PROPERTY_CASES").ok();
+    cases.map_or(4_000, |cases| cases.parse().expect("PROPERTY_CASES is a number"))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 4_000,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -988,13 +1076,14 @@ proptest! {
     #[test]
     fn a_token_never_exceeds_its_key(
         of_parent in (models(), prop::option::of(consistent_settings()), prop::option::of(1..=120_u64)),
+        bounds_of_parent in bounds(),
         waited in 0..=60_u64,
         asked in asked(),
         update in settings(),
     ) {
         let (models, session, lifetime) = of_parent;
         let new = NewKey::secret("acme")
-            .with_grants(grants_of(models.as_deref(), session.as_ref()));
+            .with_grants(bounds_of_parent.add_to(grants_of(models.as_deref(), session.as_ref())));
         let new = match lifetime {
             Some(seconds) => new.with_lifetime(Duration::from_secs(seconds)),
             None => new,
@@ -1004,14 +1093,23 @@ proptest! {
         desk.clock.advance(Duration::from_secs(waited));
         let now = desk.keys.now();
 
+        let (keys, json) = (desk.keys.clone(), |body: &Map<_, _>| Value::from(body.clone()).to_string());
         let minted = match &asked {
-            Asked::ByClient(body) => {
-                let body = Value::from(body.clone()).to_string();
-                desk.endpoint.mint(&parent, body.as_bytes()).now_or_never()
+            Asked::ForSecret(body) => {
+                desk.endpoint.mint(&parent, json(body).as_bytes()).now_or_never()
             }
-            Asked::ByOperator { models, session } => {
+            Asked::ForSession(body) => {
+                RealtimeSessions::new(keys).mint(&parent, json(body).as_bytes()).now_or_never()
+            }
+            Asked::ForTranscription(body) => {
+                TranscriptionSessions::new(keys).mint(&parent, json(body).as_bytes()).now_or_never()
+            }
+            Asked::ForToken(body) => {
+                ClientTokens::new(keys).mint(&parent, json(body).as_bytes()).now_or_never()
+            }
+            Asked::ByOperator { models, session, bounds } => {
                 let token = NewToken::lasting(Duration::from_secs(1))
-                    .with_grants(grants_of(models.as_deref(), session.as_ref()));
+                    .with_grants(bounds.add_to(grants_of(models.as_deref(), session.as_ref())));
                 desk.keys.mint(&parent, token).now_or_never()
             }
         };
@@ -1021,7 +1119,11 @@ proptest! {
             Ok(issued) => issued,
             Err(error) => {
                 prop_assert!(tokens.iter().all(|token| token.is_revoked()), "{error}");
-                let asks_nothing = matches!(&asked, Asked::ByClient(body) if body.is_empty());
+                let asks_nothing = match &asked {
+                    Asked::ForSecret(body) | Asked::ForSession(body) | Asked::ForToken(body) => body.is_empty(),
+                    // Its type may be locked to another.
+                    Asked::ForTranscription(_) | Asked::ByOperator { .. } => false,
+                };
                 prop_assert!(!asks_nothing || parent.is_expired(now), "{error}");
                 return Ok(());
             }
@@ -1032,6 +1134,19 @@ proptest! {
 
         let ends = token.expires_at().expect("a token expires");
         prop_assert!(ends > now && parent.expires_at().is_none_or(|parent| ends <= parent));
+        if let Some(allowed) = has.origins() {
+            let given = gets.origins().expect("a list, as the parent has one");
+            prop_assert!(given.iter().all(|origin| allowed.contains(origin)));
+        }
+        let no_more = |given: Option<Duration>, allowed: Option<Duration>| {
+            allowed.is_none_or(|allowed| given.is_some_and(|given| given <= allowed))
+        };
+        prop_assert!(no_more(gets.max_session(), has.max_session()));
+        prop_assert!(has.uses().is_none_or(|has| gets.uses().is_some_and(|gets| gets <= has)));
+        // Metadata bounds nothing: a token's own, or else its key's.
+        prop_assert!(gets.metadata().is_some() || has.metadata().is_none());
+        prop_assert_eq!(token.environment(), parent.environment());
+        prop_assert_eq!(token.account(), parent.account());
         if let Some(allowed) = has.models() {
             let given = gets.models().expect("a list, as the parent has one");
             prop_assert!(given.iter().all(|model| allowed.contains(model)));
