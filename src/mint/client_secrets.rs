@@ -121,7 +121,7 @@ impl Shape for Secrets {
     }
 
     /// `{"value", "expires_at", "session"}`.
-    fn minted(issued: &Issued) -> Value {
+    fn minted(issued: &Issued) -> String {
         let record = issued.record();
         let session = record.grants().session();
         let mut session = session.map_or_else(Map::new, |set| set.as_map().clone());
@@ -132,6 +132,7 @@ impl Shape for Secrets {
             "expires_at": record.expires_at().map(UnixMillis::as_secs_rounded_up),
             "session": session,
         })
+        .to_string()
     }
 }
 

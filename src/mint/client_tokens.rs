@@ -123,7 +123,7 @@ impl Shape for Tokens {
         if rest.is_empty() { name.to_owned() } else { format!("{name}.{rest}") }
     }
 
-    fn minted(issued: &Issued) -> Value {
+    fn minted(issued: &Issued) -> String {
         let (key, record) = (issued.key().expose(), issued.record());
         let grants = record.grants();
         let mut permissions = Map::new();
@@ -140,11 +140,12 @@ impl Shape for Tokens {
             "permissions": permissions,
             "constraints": constraints,
         })
+        .to_string()
     }
 
-    fn refused(fault: &Fault) -> Value {
+    fn refused(fault: &Fault) -> String {
         if fault.status != StatusCode::BAD_REQUEST {
-            return json!({ "detail": fault.message });
+            return json!({ "detail": fault.message }).to_string();
         }
         let kind = match fault.code {
             "invalid_json" => "json_invalid",
@@ -152,7 +153,7 @@ impl Shape for Tokens {
             _ => "value_error",
         };
         let loc = location(fault.field.as_deref().unwrap_or_default());
-        json!({ "detail": [{ "loc": loc, "msg": fault.message, "type": kind }] })
+        json!({ "detail": [{ "loc": loc, "msg": fault.message, "type": kind }] }).to_string()
     }
 
     fn status(fault: &Fault) -> StatusCode {

@@ -121,9 +121,9 @@ impl<S: KeyAdmin, F: Shape> MintEndpoint<S, F> {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         match self.mint_for(request).await {
-            Ok(issued) => respond(StatusCode::OK, &F::minted(&issued)),
+            Ok(issued) => respond(StatusCode::OK, F::minted(&issued)),
             Err(fault) => {
-                let mut response = respond(F::status(&fault), &F::refused(&fault));
+                let mut response = respond(F::status(&fault), F::refused(&fault));
                 fault.add_headers(response.headers_mut());
                 response
             }

@@ -12,7 +12,7 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body::{Body, Frame, SizeHint};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::MintError;
 /// A body that is there as a whole: the JSON of an answer.
@@ -78,11 +78,12 @@ impl Fault {
     }
 
     /// OpenAI's error object, naming the field.
-    pub(super) fn as_openai(&self) -> Value {
+    pub(super) fn as_openai(&self) -> String {
         let kind =
             if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let (code, message, param) = (self.code, &self.message, &self.field);
         json!({ "error": { "type": kind, "code": code, "message": message, "param": param } })
+            .to_string()
     }
 
     pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
@@ -127,8 +128,8 @@ impl From<MintError> for Fault {
     }
 }
 
-pub(super) fn respond(status: StatusCode, json: &Value) -> Response<JsonBody> {
-    let mut response = Response::new(JsonBody(Some(Bytes::from(json.to_string()))));
+pub(super) fn respond(status: StatusCode, json: String) -> Response<JsonBody> {
+    let mut response = Response::new(JsonBody(Some(Bytes::from(json))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -92,7 +92,7 @@ impl Shape for Realtime {
         name_of(checked)
     }
 
-    fn minted(issued: &Issued) -> Value {
+    fn minted(issued: &Issued) -> String {
         minted(issued, "realtime.session")
     }
 }
@@ -115,7 +115,7 @@ impl Shape for Transcription {
         name_of(checked)
     }
 
-    fn minted(issued: &Issued) -> Value {
+    fn minted(issued: &Issued) -> String {
         minted(issued, "realtime.transcription_session")
     }
 }
@@ -150,7 +150,7 @@ fn name_of(checked: &str) -> String {
     name.to_owned()
 }
 
-fn minted(issued: &Issued, object: &str) -> Value {
+fn minted(issued: &Issued, object: &str) -> String {
     let record = issued.record();
     let session = record.grants().session();
     let mut session = session.map_or_else(Map::new, |set| set.as_map().clone());
@@ -164,5 +164,5 @@ fn minted(issued: &Issued, object: &str) -> Value {
         "expires_at": record.expires_at().map(UnixMillis::as_secs_rounded_up),
     });
     session.insert("client_secret".to_owned(), secret);
-    session.into()
+    Value::from(session).to_string()
 }

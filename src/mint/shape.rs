@@ -1,7 +1,6 @@
 //! The shape of a mint endpoint: what it reads and what it answers.
 
 use http::StatusCode;
-use serde_json::Value;
 
 use super::{MintError, NewToken, response::Fault};
 use crate::{Issued, Lifetimes, Profile};
@@ -27,11 +26,11 @@ pub trait Shape: Send + Sync + 'static {
     /// What the body calls the field that is a token's `checked`, such as `lifetime`.
     fn name_of(checked: &str) -> String;
 
-    /// The answer that holds a new token.
-    fn minted(issued: &Issued) -> Value;
+    /// The answer that holds a new token, as JSON.
+    fn minted(issued: &Issued) -> String;
 
-    /// The answer that holds none.
-    fn refused(fault: &Fault) -> Value {
+    /// The answer that holds none, as JSON.
+    fn refused(fault: &Fault) -> String {
         fault.as_openai()
     }
 
