@@ -21,14 +21,17 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Policy, Profile,
-    RealtimeAuthLayer,
+    ApiKey, ClientSecrets, ClientTokens, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Policy,
+    Profile, RealtimeAuthLayer, RealtimeSessions, TranscriptionSessions,
 };
 
 use self::tls::Tls;
 
 /// The account that keys given or made at the start belong to.
 pub const ACCOUNT: &str = "demo";
+
+/// Where Decart's clients ask for tokens.
+const CLIENT_TOKENS: &str = "/v1/client/tokens";
 
 /// Whichever store was chosen.
 pub type Store = Arc<dyn KeyAdmin>;
@@ -123,16 +126,22 @@ pub async fn run(
 
     let profile = flags.profile.profile();
     let Public { paths, routes } = public(address, scheme, keys.clone(), profile.clone()).await?;
-    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
+    let secrets = ClientSecrets::new(keys.clone()).with_profile(&profile);
+    let sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
+    let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = watch::channel(false);
     let api = Router::new()
         .route("/v1/realtime", realtime(stopping.clone()))
-        .route_service("/v1/realtime/client_secrets", mint)
+        .route_service("/v1/realtime/client_secrets", secrets)
+        .route_service("/v1/realtime/sessions", sessions)
+        .route_service("/v1/realtime/transcription_sessions", transcription_sessions)
+        .route_service(CLIENT_TOKENS, ClientTokens::new(keys.clone()))
         .merge(routes);
+    let decart = Arc::new(Profile::decart());
     // Round the whole router, so that no key is left in what the router remembers of a request.
     let app = RealtimeAuthLayer::new(keys.clone())
         .with_profile(profile)
-        .with_policy(move |_, uri| policy(paths, uri))
+        .with_policy(move |_, uri| policy(paths, &decart, uri))
         .layer(api);
 
     let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
@@ -156,8 +165,13 @@ pub async fn run(
 }
 
 /// What a request needs if these paths are public.
-fn policy(public: &[&str], uri: &Uri) -> Policy {
-    if public.contains(&uri.path()) { Policy::Public } else { Policy::Protected }
+fn policy(public: &[&str], decart: &Arc<Profile>, uri: &Uri) -> Policy {
+    match uri.path() {
+        path if public.contains(&path) => Policy::Public,
+        // Those who call there send their key as Decart has it, and read its refusals.
+        CLIENT_TOKENS => Policy::ProtectedBy(Arc::clone(decart)),
+        _ => Policy::Protected,
+    }
 }
 
 /// Logs to stderr, by `RUST_LOG`.
