@@ -13,8 +13,9 @@ ALLOWED = {
     "core", "alloc", "std",
     # At 1.0, or what every Tower middleware shares.
     "http", "http_body", "bytes", "tower_layer", "tower_service",
-    # futures-core's alias for a boxed future, which names only types of std.
-    "futures_core", "futures_util",
+    # futures-core's alias for a boxed future, which names only types of std; and the traits
+    # that every stream and sink implements.
+    "futures_core", "futures_sink", "futures_util",
     # In their features, which are named after them.
     "axum_core", "tracing",
     # In an impl of `Unpin` that its macro writes and nobody can name.

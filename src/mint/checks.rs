@@ -167,24 +167,21 @@ fn settings(
     rules: &SessionRules,
 ) -> Result<Option<Settings>, MintError> {
     let Some(asked) = asked.session() else { return Ok(parent.session().cloned()) };
+    let mut asked = asked.as_map().clone();
     let nothing = Lock::nothing();
     let models = Held { models: parent.models(), ..Held::of(None, &nothing, rules) };
-    if let Some(path) = changed(&models, asked) {
+    if let Some(path) = models.filter(&mut asked).kept.first() {
         let message = "the key that mints does not allow this model";
         return Err(MintError::exceeds(format!("session.{path}"), message));
     }
-    let Some(of_parent) = parent.session() else { return Ok(Some(asked.clone())) };
+    let of_parent = parent.session().cloned().unwrap_or_default();
     let lock = parent.lock().cloned().unwrap_or_default();
-    if let Some(path) = changed(&Held::of(Some(of_parent), &lock, rules), asked) {
+    // Where the parent locks a part of what is asked for, this puts it in.
+    if let Some(path) = Held::of(Some(&of_parent), &lock, rules).filter(&mut asked).kept.first() {
         let message = "the key that mints has locked it to another value";
         return Err(MintError::exceeds(format!("session.{path}"), message));
     }
-    Ok(Some(of_parent.updated_by(asked.as_map(), rules)))
-}
-
-/// The path of a setting that `held` would not let through.
-fn changed(held: &Held<'_>, asked: &Settings) -> Option<String> {
-    held.filter(&mut asked.as_map().clone()).kept.into_iter().next()
+    Ok(Some(of_parent.updated_by(&asked, rules)))
 }
 
 /// All that the parent locks, and all that the child asks to lock.

@@ -20,7 +20,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_realtime_auth::{
     Answer, ClientSecrets, ClientTokens, CredentialSource, Environment, Grants, Inserted, Issued,
     JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
-    Lifetimes, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
+    Lifetimes, Lock, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
     Principal, Profile, RealtimeAuthLayer, RealtimeSessions, Revocation, SessionGuard, Settings,
     StoreError, TranscriptionSessions, UnixMillis, Verdict, Write,
     bytes::Bytes,
@@ -1251,4 +1251,29 @@ async fn a_token_keeps_what_its_key_has_locked() {
     assert_eq!(session["voice"], "marin");
     assert_eq!(session["instructions"], "Be kind.");
     assert_eq!(session["speed"], 1.5);
+}
+
+/// A part of a setting, or all of them, that the key has locked.
+#[tokio::test]
+async fn a_token_keeps_the_parts_that_its_key_has_locked() {
+    let settings = r#"{"turn_detection":{"type":"server_vad","threshold":0.5}}"#;
+    let part = Lock::nothing().and(["turn_detection.threshold"]).unwrap();
+    let grants =
+        Grants::default().with_session(Settings::parse(settings).unwrap()).with_lock(part.clone());
+    let desk = Desk::over(MemoryStore::new(), NewKey::secret("acme").with_grants(grants)).await;
+    let reply = desk.mint(r#"{"session":{"turn_detection":{"type":"semantic_vad"}}}"#).await;
+    let detection = &reply.json["session"]["turn_detection"];
+    assert_eq!(*detection, json!({ "type": "semantic_vad", "threshold": 0.5 }));
+    let refused = desk.mint(r#"{"session":{"turn_detection":{"threshold":0.9}}}"#).await;
+    assert_eq!(refused.fault().1, Some("session.turn_detection.threshold"));
+    // A token locks no less than its key.
+    let asked = Grants::default().with_lock(Lock::nothing());
+    let token = NewToken::lasting(Duration::from_secs(60)).with_grants(asked);
+    let issued = desk.keys.mint(&desk.principal(), token).await.unwrap();
+    assert_eq!(issued.record().grants().lock(), Some(&part));
+
+    let grants = Grants::default().with_lock(Lock::all());
+    let desk = Desk::over(MemoryStore::new(), NewKey::secret("acme").with_grants(grants)).await;
+    let refused = desk.mint(r#"{"session":{"voice":"cedar"}}"#).await;
+    assert_eq!(refused.fault(), (Some("exceeds_api_key"), Some("session.voice")));
 }
