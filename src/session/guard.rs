@@ -672,5 +672,12 @@ mod tests {
         let other = guard_by("{}", rules);
         assert_eq!((other.takes_binary(), other.max_message_len()), (true, 7));
         assert_eq!((guard().takes_binary(), guard().max_message_len()), (false, 16 * 1024 * 1024));
+        let mut other = other;
+        assert_eq!(other.client("seven 7"), Verdict::Forward("seven 7"), "nothing is locked");
+        assert_eq!(other.client("eight  8"), Verdict::End(End::too_big()));
+        assert_eq!(other.max_session(), None);
+        let longest = Duration::from_secs(60);
+        let grants = Grants::default().with_max_session(longest);
+        assert_eq!(SessionGuard::new(&grants, None).max_session(), Some(longest));
     }
 }

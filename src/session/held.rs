@@ -506,6 +506,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_and_not_locked_locks_nothing_inside_of_it() {
+        let lock = Lock::nothing().and(["tools"]).unwrap();
+        check(&lock, &[(r#"{"audio":null}"#, r#"{"voice":"b"}"#, r#"{"voice":"b"}"#, &[])]);
+    }
+
+    #[test]
+    fn a_whole_that_is_named_is_not_looked_into_for_its_parts() {
+        let named = ["turn_detection", "turn_detection.threshold"];
+        let lock = Lock::nothing().and(named).unwrap();
+        check(&lock, &[("{}", r#"{"turn_detection":{}}"#, "{}", &["turn_detection"])]);
+        // The same where something that is no object lies around it.
+        let lock = Lock::set().and(["audio.input.turn_detection.threshold"]).unwrap();
+        check(&lock, &[(r#"{"audio":1}"#, r#"{"turn_detection":{}}"#, "{}", &["turn_detection"])]);
+    }
+
+    #[test]
     fn a_part_that_is_locked_stands_in_whatever_replaces_the_whole() {
         let set = r#"{"turn_detection":{"threshold":0.5,"type":"t","more":{"deep":1}}}"#;
         let lock =

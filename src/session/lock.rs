@@ -114,3 +114,50 @@ impl Lock {
         self.paths.as_deref().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_of_names() {
+        let deepest = ["a"; MAX_DEPTH].join(".");
+        for path in ["a", "a.b", "a1.2b", &deepest] {
+            let lock = Lock::set().and([path]).unwrap();
+            assert_eq!(lock.paths(), [Box::from(path)]);
+        }
+        let too_deep = ["a"; MAX_DEPTH + 1].join(".");
+        for path in ["", ".", "a.", ".a", "a..b", "0", "a.12", &too_deep] {
+            let refused = Lock::set().and(["good", path]).unwrap_err();
+            assert_eq!(refused, ConfigError::SettingPath { path: path.to_owned() });
+        }
+    }
+
+    #[test]
+    fn a_path_is_named_once() {
+        let lock = Lock::nothing().and(["a", "b"]).unwrap().and(["b", "c"]).unwrap();
+        assert_eq!(lock.paths(), ["a", "b", "c"].map(Box::from));
+        assert_eq!(Lock::set().and([]).unwrap(), Lock::set());
+    }
+
+    #[cfg(feature = "mint")]
+    #[test]
+    fn a_child_locks_all_that_its_parent_does_and_its_own() {
+        let named = |lock: Lock, paths: &[&str]| lock.and(paths.iter().copied()).unwrap();
+        for (child, parent, together) in [
+            (Lock::nothing(), Lock::set(), Lock::set()),
+            (Lock::all(), Lock::set(), Lock::all()),
+            (Lock::set(), Lock::all(), Lock::all()),
+            (Lock::nothing(), Lock::nothing(), Lock::nothing()),
+            (
+                named(Lock::nothing(), &["b", "c"]),
+                named(Lock::set(), &["a", "b"]),
+                named(Lock::set(), &["a", "b", "c"]),
+            ),
+            (Lock::set(), named(Lock::nothing(), &["a"]), named(Lock::set(), &["a"])),
+            (named(Lock::set(), &["a"]), Lock::nothing(), named(Lock::set(), &["a"])),
+        ] {
+            assert_eq!(child.clone().with_parent(&parent), together, "{child:?} of {parent:?}");
+        }
+    }
+}
