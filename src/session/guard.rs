@@ -523,6 +523,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_locked_keeps_its_last_digit() {
+        for number in ["1111111111111111111110", "0.1", "123456789012345678", "1e-7"] {
+            let sent =
+                format!(r#"{{"type":"session.update","session":{{"voice":"b","x":{number}}}}}"#);
+            let mut guard = guard();
+            let Verdict::Rewrite { text, .. } = guard.client(&sent) else { panic!("{sent}") };
+            let through: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(through["session"]["x"].as_f64(), number.parse().ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_change_may_be_refused_instead() {
         let rules = SessionRules::default().with_on_change(OnChange::Refuse);
         let mut guard = guard_by(r#"{"voice":"a"}"#, rules);

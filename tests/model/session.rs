@@ -271,11 +271,14 @@ impl Session {
         let difference = self.difference(&event, &handed, holds)?;
         if let Done::Rewrote(_, kept) = done {
             let (mut kept, mut taken) = (kept.to_vec(), difference.taken.clone());
-            kept.retain(|kept| {
+            // Where a name has a dot, what is meant by a path is anybody's guess.
+            let is_clear = |path: &String| {
                 let is_of =
-                    |odd: &String| kept == odd || kept.strip_prefix(&**odd).is_some_and(is_inner);
+                    |odd: &String| path == odd || path.strip_prefix(&**odd).is_some_and(is_inner);
                 !difference.odd.iter().any(is_of)
-            });
+            };
+            kept.retain(is_clear);
+            taken.retain(is_clear);
             kept.sort();
             taken.sort();
             if kept != taken {
