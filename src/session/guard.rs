@@ -523,6 +523,16 @@ mod tests {
     }
 
     #[test]
+    fn a_role_in_a_tool_or_in_metadata_is_no_item() {
+        for sent in [
+            r#"{"type":"session.update","session":{"tools":[{"parameters":{"role":"boss"}}]}}"#,
+            r#"{"type":"response.create","response":{"metadata":{"role":"boss"}}}"#,
+        ] {
+            assert_eq!(guard_over(r#"{"instructions":"i"}"#).client(sent), Verdict::Forward(sent));
+        }
+    }
+
+    #[test]
     fn what_is_not_locked_keeps_its_last_digit() {
         for number in ["1111111111111111111110", "0.1", "123456789012345678", "1e-7"] {
             let sent =
