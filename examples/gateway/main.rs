@@ -6,6 +6,7 @@
 //!
 //! Open its address in a browser: the page there mints, connects, and shows what is locked.
 //!
+//! Sessions are OpenAI's at `/v1/realtime` (and xAI's, and Swaram's), and Decart's at `/v1/stream`.
 //! Put a model in the place of `model.rs` and it is yours.
 
 mod model;
@@ -13,14 +14,18 @@ mod page;
 mod realtime;
 #[path = "../shared/server/mod.rs"]
 mod server;
+mod stream;
 mod transcript;
 
 use std::{error::Error, path::PathBuf, sync::Arc};
 
-use axum::routing::any;
+use axum::{Router, routing::any};
 use clap::Parser;
 
-use crate::{realtime::Gateway, server::Flags, transcript::Transcript};
+use crate::{
+    server::{Flags, Stopping},
+    transcript::Transcript,
+};
 
 /// A realtime gateway with simulated sessions and real authentication.
 #[derive(Parser)]
@@ -33,15 +38,25 @@ struct Args {
     transcript: Option<PathBuf>,
 }
 
+/// What all sessions share.
+#[derive(Clone)]
+struct Gateway {
+    stopping: Stopping,
+    transcript: Option<Arc<Transcript>>,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     server::log();
     let transcript = args.transcript.as_deref().map(Transcript::open).transpose();
     let transcript = transcript.map_err(|error| format!("--transcript: {error}"))?.map(Arc::new);
-    let realtime = |stopping| {
+    let sessions = |stopping| {
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
-        any(realtime::connect).with_state(Gateway { stopping, transcript })
+        Router::new()
+            .route("/v1/realtime", any(realtime::connect))
+            .route(server::STREAM, any(stream::connect))
+            .with_state(Gateway { stopping, transcript })
     };
-    server::run(args.server, realtime, page::public).await
+    server::run(args.server, sessions, page::public).await
 }

@@ -10,8 +10,9 @@ mod response;
 use serde_json::{Map, Value, json};
 use tower_realtime_auth::Settings;
 
+pub use self::events::fresh;
 use self::{
-    events::{error_event, event, fresh},
+    events::{error_event, event},
     items::Items,
 };
 

@@ -9,20 +9,11 @@ use axum::{
 use futures_util::StreamExt as _;
 
 use crate::{
+    Gateway,
     model::Conversation,
-    server::{
-        Stopping,
-        session::{Client, Ended, Handshake, send},
-    },
+    server::session::{Client, Ended, Handshake, send},
     transcript::Transcript,
 };
-
-/// What all sessions share.
-#[derive(Clone)]
-pub struct Gateway {
-    pub stopping: Stopping,
-    pub transcript: Option<Arc<Transcript>>,
-}
 
 /// Completes the handshake. Whether the model may be had, the layer has judged.
 pub async fn connect(State(gateway): State<Gateway>, handshake: Handshake) -> Response {
@@ -42,10 +33,8 @@ async fn converse(
     // What the guard hands on is what the model sees; nothing else is.
     while let Some(message) = client.next().await.transpose()? {
         let Message::Text(text) = message else { continue };
-        if let Some(transcript) = &transcript
-            && let Err(error) = transcript.write(conversation.id(), &text)
-        {
-            tracing::error!(%error, "cannot write the transcript");
+        if let Some(transcript) = &transcript {
+            transcript.write(conversation.id(), &text);
         }
         for event in conversation.answer(&text) {
             send(&mut client, event).await?;

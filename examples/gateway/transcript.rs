@@ -19,8 +19,11 @@ impl Transcript {
     }
 
     /// Writes down one event as the model gets it.
-    pub fn write(&self, session: &str, text: &str) -> io::Result<()> {
+    pub fn write(&self, session: &str, text: &str) {
         let line = format!("{}\n", json!({ "session": session, "text": text }));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            tracing::error!(%error, "cannot write the transcript");
+        }
     }
 }

@@ -16,7 +16,7 @@ mod upstream;
 
 use std::{error::Error, sync::Arc};
 
-use axum::{http::Uri, routing::any};
+use axum::{Router, http::Uri, routing::any};
 use clap::Parser;
 
 use crate::{
@@ -47,6 +47,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     server::log();
     let upstream = Arc::new(Upstream::new(&args.upstream, &args.upstream_key)?);
-    let realtime = |stopping| any(relay::connect).with_state(Proxy { stopping, upstream });
-    server::run(args.server, realtime, async |_, _, _, _| Ok(Public::default())).await
+    let sessions = |stopping| {
+        Router::new()
+            .route("/v1/realtime", any(relay::connect))
+            .with_state(Proxy { stopping, upstream })
+    };
+    server::run(args.server, sessions, async |_, _, _, _| Ok(Public::default())).await
 }

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use axum::{Router, http::Uri, routing::MethodRouter};
+use axum::{Router, http::Uri};
 use clap::ValueEnum;
 use tokio::{
     net::TcpListener,
@@ -32,6 +32,8 @@ pub const ACCOUNT: &str = "demo";
 
 /// Where Decart's clients ask for tokens.
 const CLIENT_TOKENS: &str = "/v1/client/tokens";
+/// Where Decart's clients hold their sessions.
+pub const STREAM: &str = "/v1/stream";
 
 /// Whichever store was chosen.
 pub type Store = Arc<dyn KeyAdmin>;
@@ -101,11 +103,11 @@ pub struct Public {
     pub routes: Router,
 }
 
-/// Serves `realtime` and mints tokens for it, to whoever has a key, until a signal comes; and what
-/// `public` makes for this address and scheme, to everybody.
+/// Serves `sessions` and mints tokens for them, to whoever has a key, until a signal comes; and
+/// what `public` makes for this address and scheme, to everybody.
 pub async fn run(
     flags: Flags,
-    realtime: impl FnOnce(Stopping) -> MethodRouter,
+    sessions: impl FnOnce(Stopping) -> Router,
     public: impl AsyncFnOnce(SocketAddr, &str, Keys<Store>, Profile) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let store: Store = match flags.store {
@@ -127,13 +129,12 @@ pub async fn run(
     let profile = flags.profile.profile();
     let Public { paths, routes } = public(address, scheme, keys.clone(), profile.clone()).await?;
     let secrets = ClientSecrets::new(keys.clone()).with_profile(&profile);
-    let sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
+    let realtime_sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
     let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = watch::channel(false);
-    let api = Router::new()
-        .route("/v1/realtime", realtime(stopping.clone()))
+    let api = sessions(stopping.clone())
         .route_service("/v1/realtime/client_secrets", secrets)
-        .route_service("/v1/realtime/sessions", sessions)
+        .route_service("/v1/realtime/sessions", realtime_sessions)
         .route_service("/v1/realtime/transcription_sessions", transcription_sessions)
         .route_service(CLIENT_TOKENS, ClientTokens::new(keys.clone()))
         .merge(routes);
@@ -169,7 +170,7 @@ fn policy(public: &[&str], decart: &Arc<Profile>, uri: &Uri) -> Policy {
     match uri.path() {
         path if public.contains(&path) => Policy::Public,
         // Those who call there send their key as Decart has it, and read its refusals.
-        CLIENT_TOKENS => Policy::ProtectedBy(Arc::clone(decart)),
+        CLIENT_TOKENS | STREAM => Policy::ProtectedBy(Arc::clone(decart)),
         _ => Policy::Protected,
     }
 }
