@@ -21,9 +21,11 @@ use std::{
 
 use dice::Dice;
 use guarded::Guarded;
-use serde_json::Value;
+use serde_json::{Value, json};
 use session::{Mode, Outcome, Terms};
-use tower_realtime_auth::{Carries, Grants, Lock, SessionGuard, SessionRules, Settings, Verdict};
+use tower_realtime_auth::{
+    Carries, Grants, Lock, Profile, SessionGuard, SessionRules, Settings, Verdict,
+};
 
 #[test]
 fn what_is_locked_stays_and_the_rest_is_the_clients() {
@@ -353,6 +355,54 @@ fn settings_of_another_provider_are_grouped_by_an_alias() {
     assert_eq!(guard.client(plain), Verdict::Forward(plain));
     for unknown in [r#"{"type":"session.update","session":{}}"#, r#"{"type":"response.create"}"#] {
         assert!(matches!(guard.client(unknown), Verdict::Reply(_)), "{unknown}");
+    }
+}
+
+/// A guard by Decart's rules.
+fn decart(grants: &Grants) -> SessionGuard {
+    let rules = Arc::clone(Profile::decart().session_rules());
+    SessionGuard::with_rules(grants, None, rules)
+}
+
+/// What its clients read of an error: a text and nothing else.
+fn error_text(verdict: Verdict<'_>) -> String {
+    let Verdict::Reply(event) = verdict else { panic!("no reply: {verdict:?}") };
+    let event: Value = serde_json::from_str(&event).unwrap();
+    let text = event["error"].as_str().expect("a text").to_owned();
+    assert_eq!(event, json!({ "type": "error", "error": text }));
+    text
+}
+
+/// A token of Decart's has a list of models at most.
+#[test]
+fn what_the_clients_of_decart_send_passes_a_list_of_models_and_no_other_model_does() {
+    let mut guard = decart(&Grants::default().with_models(["lucy-2.1"]));
+    for sent in [
+        r#"{"type":"livekit_join"}"#,
+        r#"{"type":"livekit_join","passthrough":true}"#,
+        r#"{"type":"prompt","prompt":"A pirate.","enhance_prompt":true}"#,
+        r#"{"type":"set_image","image_data":null,"prompt":null}"#,
+        r#"{"type":"set_image","image_data":"QUJD","prompt":"A pirate.","enhance_prompt":false}"#,
+        r#"{"type":"set_image","image_ref":"file_1","prompt":"A pirate."}"#,
+    ] {
+        assert_eq!(guard.client(sent), Verdict::Forward(sent));
+        for other in [r#""model":"x""#, r#""Model":"x""#, r#""session":{"model":"x"}"#] {
+            let naming = sent.replacen('{', &format!("{{{other},"), 1);
+            let Verdict::Rewrite { text, .. } = guard.client(&naming) else { panic!("{naming}") };
+            let [text, sent]: [Value; 2] = [&*text, sent].map(|t| serde_json::from_str(t).unwrap());
+            assert_eq!(text, sent, "{naming}");
+        }
+    }
+    let unknown = r#"{"type":"set_model","model":"x"}"#;
+    assert!(error_text(guard.client(unknown)).contains("this type"));
+    assert!(error_text(guard.client("[]")).contains("JSON"));
+}
+
+#[test]
+fn locked_instructions_are_not_prompted_away() {
+    let grants = grants(Some(r#"{"instructions":"i"}"#), Lock::set());
+    for sent in [r#"{"type":"prompt","prompt":"x"}"#, r#"{"type":"set_image","prompt":"x"}"#] {
+        assert!(error_text(decart(&grants).client(sent)).contains("locked"), "{sent}");
     }
 }
 

@@ -35,7 +35,7 @@ use tokio_tungstenite::{
 };
 use tower::{Layer as _, service_fn};
 use tower_realtime_auth::{
-    CloseFrame, End, Frame, Grants, GuardedSocket, Keys, MemoryStore, NewKey, Principal,
+    CloseFrame, End, Frame, Grants, GuardedSocket, Keys, MemoryStore, NewKey, Principal, Profile,
     RealtimeAuthLayer, SessionGuard, Settings, SocketError, Wire,
     http::{Request, Response, StatusCode},
 };
@@ -341,6 +341,32 @@ async fn a_session_lasts_as_long_as_its_key_allows() {
             },
         })]
     );
+}
+
+/// Decart's clients read nothing of an error but its text.
+#[tokio::test(start_paused = true)]
+async fn the_clients_of_decart_are_told_in_a_text() {
+    let rules = Arc::clone(Profile::decart().session_rules());
+    let guard = |grants| SessionGuard::with_rules(&grants, None, Arc::clone(&rules));
+    let text = |text| json!({ "type": "error", "error": text });
+
+    let max_session = Grants::default().with_max_session(Duration::from_secs(10));
+    let (socket, mut client) = pair(1024, guard(max_session)).await;
+    let (_, (events, closed)) = join(echo(socket), told(&mut client)).await;
+    let message = "Your session hit the maximum duration of 10 seconds.";
+    assert_eq!((events, closed), (vec![text(message)], close(1001, message)));
+
+    let (socket, mut client) = pair(1024, guard(Grants::default())).await;
+    let socket = socket.end_when(async {}, End::revoked());
+    let (_, (events, closed)) = join(echo(socket), told(&mut client)).await;
+    // The word that keeps them from coming again.
+    let message = "Unauthorized: the API key was revoked";
+    assert_eq!((events, closed), (vec![text(message)], close(4001, message)));
+
+    let (socket, mut client) = pair(1024, guard(Grants::default())).await;
+    let own = End::revoked().with_event(r#"{"type":"own"}"#);
+    let (_, (events, _)) = join(echo(socket.end_when(async {}, own)), told(&mut client)).await;
+    assert_eq!(events, [json!({ "type": "own" })]);
 }
 
 /// Decart's two clocks: a key that expires begins no more sessions, and cuts none.

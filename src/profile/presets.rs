@@ -79,8 +79,8 @@ impl Profile {
     }
 
     /// Decart: the key in the query of the socket and in `X-API-Key` elsewhere; its SDKs stop
-    /// retrying only for an error event that says `unauthorized` or `not allowed`; tokens live 1 to
-    /// 3,600 seconds, 60 by default.
+    /// retrying only for an error event that says `unauthorized` or `not allowed`; error events carry
+    /// a text alone, in a session too; tokens live 1 to 3,600 seconds, 60 by default.
     #[must_use]
     pub fn decart() -> Self {
         let profile = Self {
@@ -88,6 +88,8 @@ impl Profile {
             subprotocols: [].into(),
             ..Self::default()
         };
+        #[cfg(feature = "session")]
+        let profile = profile.with_session_rules(SessionRules::default().with_error_texts(true));
         profile.with_refusal(decart_refusal).with_lifetimes(Lifetimes::seconds(1, 3_600, 60))
     }
 

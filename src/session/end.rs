@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::refused::Refused;
+use super::{
+    SessionRules,
+    refused::{Refused, error_text},
+};
 use crate::CloseFrame;
 
 /// Why and how a session is ended: the last event that the client gets, and the Close.
@@ -20,6 +23,8 @@ use crate::CloseFrame;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     event: Option<String>,
+    /// Whether the event is an error in words of ours, not one that was given.
+    is_ours: bool,
     close: CloseFrame,
 }
 
@@ -27,29 +32,28 @@ impl End {
     /// An end with this Close and no event before it.
     #[must_use]
     pub const fn new(close: CloseFrame) -> Self {
-        Self { event: None, close }
+        Self { event: None, is_ours: false, close }
     }
 
     /// The same with this event before the Close: a text message, because several SDKs report that
     /// and not the Close.
     #[must_use]
     pub fn with_event(self, event: impl Into<String>) -> Self {
-        Self { event: Some(event.into()), ..self }
+        Self { event: Some(event.into()), is_ours: false, ..self }
     }
 
     /// The session has lasted for `max`, as long as it may (1001, as OpenAI has it).
     #[must_use]
     pub fn session_expired(max: Duration) -> Self {
         let message = format!("Your session hit the maximum duration of {}.", spelled(max));
-        Self::new(CloseFrame::fitting(1001, &message))
-            .with_event(error_event("session_expired", &message))
+        Self::error(1001, &message, "session_expired", &message)
     }
 
     /// The key was revoked while the session lasted (4001).
     #[must_use]
     pub fn revoked() -> Self {
-        Self::new(CloseFrame::fitting(4001, "Unauthorized: the API key was revoked"))
-            .with_event(error_event("invalid_api_key", "The API key was revoked."))
+        let reason = "Unauthorized: the API key was revoked";
+        Self::error(4001, reason, "invalid_api_key", "The API key was revoked.")
     }
 
     /// The server stops (1001).
@@ -70,10 +74,21 @@ impl End {
         Self::new(CloseFrame::fitting(1009, "the message is too long"))
     }
 
-    /// The text message before the Close.
+    /// The text message before the Close. In a [`GuardedSocket`](crate::GuardedSocket), an error in
+    /// words of ours is told in the form that the session's rules have for it
+    /// ([`SessionRules::with_error_texts`]).
     #[must_use]
     pub fn event(&self) -> Option<&str> {
         self.event.as_deref()
+    }
+
+    /// The text message before the Close in a session that goes by these rules.
+    pub(super) fn event_by(&self, rules: &SessionRules) -> Option<String> {
+        if self.is_ours && rules.error_texts() {
+            // As of a refusal: what such a client reads is the reason.
+            return Some(error_text(self.close.reason()));
+        }
+        self.event.clone()
     }
 
     /// The Close.
@@ -81,11 +96,13 @@ impl End {
     pub const fn close(&self) -> &CloseFrame {
         &self.close
     }
-}
 
-/// OpenAI's error event, about no event of the client's.
-fn error_event(code: &'static str, message: &str) -> String {
-    Refused::new(code, message).into_event("event_ended", Value::Null)
+    /// An end with OpenAI's error event, about no event of the client's.
+    fn error(close: u16, reason: &str, code: &'static str, message: &str) -> Self {
+        let event = Refused::new(code, message).into_event("event_ended", Value::Null);
+        let close = CloseFrame::fitting(close, reason);
+        Self { event: Some(event), is_ours: true, close }
+    }
 }
 
 /// A duration in whole minutes if it is some, else in seconds.

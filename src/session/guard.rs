@@ -156,6 +156,11 @@ impl SessionGuard {
         self.rules.max_message_len()
     }
 
+    /// What the client is told before the Close of this end.
+    pub(super) fn last_event(&self, end: &End) -> Option<String> {
+        end.event_by(&self.rules)
+    }
+
     /// The longest that the session may last ([`Grants::max_session`]).
     #[must_use]
     pub const fn max_session(&self) -> Option<Duration> {
@@ -327,6 +332,9 @@ impl SessionGuard {
     }
 
     fn reply(&mut self, refused: Refused, event_id: Value) -> Verdict<'static> {
+        if self.rules.error_texts() {
+            return Verdict::Reply(refused.into_text_event());
+        }
         self.refused = self.refused.wrapping_add(1);
         let id = format!("event_refused_{}", self.refused);
         Verdict::Reply(refused.into_event(&id, event_id))

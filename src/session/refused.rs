@@ -27,6 +27,11 @@ impl Refused {
         Self { param: Some(param.into()), ..self }
     }
 
+    /// Decart's error event.
+    pub(super) fn into_text_event(self) -> String {
+        error_text(&self.message)
+    }
+
     /// OpenAI's error event, named `id`, about the client's event `about`.
     pub(super) fn into_event(self, id: &str, about: Value) -> String {
         let event = json!({
@@ -42,6 +47,11 @@ impl Refused {
         });
         event.to_string()
     }
+}
+
+/// Decart's error event, which carries a text alone.
+pub(super) fn error_text(text: &str) -> String {
+    json!({ "type": "error", "error": text }).to_string()
 }
 
 /// Reads an event as every parser would.

@@ -94,6 +94,7 @@ pub struct SessionRules {
     on_change: OnChange,
     locks_when_begun: bool,
     takes_binary: bool,
+    error_texts: bool,
     max_message_len: usize,
 }
 
@@ -117,6 +118,7 @@ impl Default for SessionRules {
             on_change: OnChange::default(),
             locks_when_begun: false,
             takes_binary: false,
+            error_texts: false,
             max_message_len: MAX_MESSAGE_LEN,
         }
     }
@@ -186,6 +188,13 @@ impl SessionRules {
         Self { takes_binary, ..self }
     }
 
+    /// Whether error events carry a text alone, `{"type": "error", "error": TEXT}`, as Decart's do:
+    /// its clients take nothing else for an error. The default is no: they carry OpenAI's object.
+    #[must_use]
+    pub fn with_error_texts(self, error_texts: bool) -> Self {
+        Self { error_texts, ..self }
+    }
+
     /// The longest message of a client, in bytes; past it the session ends with 1009. The default
     /// is 16 MiB.
     #[must_use]
@@ -225,6 +234,10 @@ impl SessionRules {
 
     pub(super) const fn takes_binary(&self) -> bool {
         self.takes_binary
+    }
+
+    pub(super) const fn error_texts(&self) -> bool {
+        self.error_texts
     }
 
     pub(super) const fn max_message_len(&self) -> usize {

@@ -47,8 +47,8 @@ pub(super) const PLAIN_MEMBERS: [&str; 7] = [
 ];
 
 /// What instructions have: those of OpenAI Live, then Decart's.
-pub(super) const INSTRUCTION_MEMBERS: [&str; 5] =
-    ["content", "delegation_id", "prompt", "enhance_prompt", "image_data"];
+pub(super) const INSTRUCTION_MEMBERS: [&str; 6] =
+    ["content", "delegation_id", "prompt", "enhance_prompt", "image_data", "image_ref"];
 
 pub(super) const SESSION_SETTINGS: [&str; 3] =
     ["session.update", "transcription_session.update", "session.start"];

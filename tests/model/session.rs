@@ -178,7 +178,7 @@ impl Holds {
         let others: &[&str] = match self {
             Self::Session | Self::OwnSession | Self::Response | Self::Item => &[],
             Self::Instruction => {
-                &["content", "delegation_id", "enhance_prompt", "image_data", "prompt"]
+                &["content", "delegation_id", "enhance_prompt", "image_data", "image_ref", "prompt"]
             }
             Self::End | Self::Nothing => &[
                 "audio",

@@ -150,7 +150,7 @@ where
 
     /// Begins to end the session in this way.
     fn end(&mut self, end: &End) {
-        self.unsent.extend(end.event().map(|event| W::text(event.to_owned())));
+        self.unsent.extend(self.guard.last_event(end).map(W::text));
         self.unsent.push_back(W::close(end.close()));
         self.begin_ending();
     }
