@@ -393,6 +393,10 @@ fn what_the_clients_of_decart_send_passes_a_list_of_models_and_no_other_model_do
             assert_eq!(text, sent, "{naming}");
         }
     }
+    // What a client can do it says in an object, which might say anything.
+    let able = r#"{"type":"livekit_join","client_capabilities":{"frame_timing":true}}"#;
+    let Verdict::Rewrite { text, .. } = guard.client(able) else { panic!("{able}") };
+    assert_eq!(text, r#"{"type":"livekit_join"}"#);
     let unknown = r#"{"type":"set_model","model":"x"}"#;
     assert!(error_text(guard.client(unknown)).contains("this type"));
     assert!(error_text(guard.client("[]")).contains("JSON"));
