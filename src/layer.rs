@@ -18,7 +18,7 @@ use crate::{
 /// extensions, and refuses all others.
 ///
 /// Put it round the whole service, outside of whatever logs requests or remembers their URI: see
-/// [the order of layers](crate#the-order-of-layers).
+/// [the order of layers](crate::guide::axum#the-order-of-layers).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

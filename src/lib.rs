@@ -1,3 +1,4 @@
+#![cfg_attr(not(doctest), doc = include_str!("guide/links.txt"))]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
@@ -24,6 +25,8 @@ mod decision;
 mod duty;
 mod event;
 mod future;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handshake;
 mod inquiry;
 mod key;
