@@ -17,14 +17,43 @@ use crate::{SessionRules, session::Held};
 /// Cheap to clone. It never holds the key.
 ///
 /// ```
-/// use tower_realtime_auth::{Principal, http::Request};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_realtime_auth::{
+///     Environment, KeyKind, Keys, MemoryStore, NewKey, Principal, RealtimeAuthLayer,
+///     bytes::Bytes, http::{Request, Response, StatusCode},
+/// };
 ///
-/// fn handle<B>(request: &Request<B>) -> String {
-///     match request.extensions().get::<Principal>() {
-///         Some(principal) => format!("hello, {}", principal.account()),
-///         None => "is the layer in place?".to_owned(),
+/// /// Lets only secret keys of the live environment go on.
+/// async fn admin(request: Request<()>) -> Result<Response<Full<Bytes>>, &'static str> {
+///     let principal = request.extensions().get::<Principal>().ok_or("no layer")?;
+///     let mut response = Response::new(Full::default());
+///     match (principal.kind(), principal.environment()) {
+///         (KeyKind::Secret, Environment::Live) => {
+///             *response.body_mut() = format!("hello, {}", principal.account()).into();
+///         }
+///         _ => *response.status_mut() = StatusCode::FORBIDDEN,
 ///     }
+///     Ok(response)
 /// }
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let live = keys.issue(NewKey::secret("acme")).await?;
+/// let test = keys.issue(NewKey::secret("acme").with_environment(Environment::Test)).await?;
+/// let service = RealtimeAuthLayer::new(keys).layer(service_fn(admin));
+///
+/// let bearer = format!("Bearer {}", live.key().expose());
+/// let request = Request::builder().header("authorization", bearer).body(())?;
+/// let response = service.clone().oneshot(request).await?;
+/// assert_eq!(response.into_body().collect().await?.to_bytes(), "hello, acme");
+///
+/// let bearer = format!("Bearer {}", test.key().expose());
+/// let request = Request::builder().header("authorization", bearer).body(())?;
+/// assert_eq!(service.oneshot(request).await?.status(), StatusCode::FORBIDDEN);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Principal {

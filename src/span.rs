@@ -10,16 +10,29 @@ use tracing::Span;
 /// has lost it; this span cannot hold it even where the order of layers is wrong.
 ///
 /// ```
-/// use axum::{Router, routing::any};
-/// use tower::ServiceBuilder;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, body::Body, routing::any};
+/// use tower::{Layer, ServiceExt};
 /// use tower_http::trace::TraceLayer;
-/// use tower_realtime_auth::{MemoryStore, RealtimeAuthLayer, request_span};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, RealtimeAuthLayer, http::Request, request_span,
+/// };
 ///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
 /// let api = Router::new()
-///     .route("/v1/realtime", any(|| async { "hello" }))
+///     .route("/v1/realtime", any(async || "hello"))
 ///     .layer(TraceLayer::new_for_http().make_span_with(request_span));
-/// let app = ServiceBuilder::new().layer(RealtimeAuthLayer::new(MemoryStore::new())).service(api);
-/// # let _: tower_realtime_auth::RealtimeAuth<Router, MemoryStore> = app;
+/// let app = RealtimeAuthLayer::new(keys).layer(api);
+///
+/// // The span of the first says `path="/v1/realtime"`; the second is refused and has none.
+/// for (key, status) in [(issued.key().expose(), 200), ("wrong", 401)] {
+///     let request = Request::get(format!("/v1/realtime?api_key={key}")).body(Body::empty())?;
+///     assert_eq!(app.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 pub fn request_span<B>(request: &Request<B>) -> Span {
     tracing::info_span!(

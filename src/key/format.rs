@@ -19,6 +19,28 @@ const MAX_PREFIX_LEN: usize = 13;
 ///
 /// The default is `sk_live_` and `sk_test_` for secret keys, as Svara and Stripe write them, and
 /// `ek_` for ephemeral ones, because OpenAI's browser clients refuse any other.
+///
+/// ```
+/// # futures_util::FutureExt::now_or_never(async {
+/// use tower_realtime_auth::{ApiKey, KeyError, KeyFormat, Keys, MemoryStore, NewKey};
+///
+/// let format = KeyFormat::default().with_live_prefix("acme_")?.with_ephemeral_prefix("acme_ek_");
+/// assert!(format.is_err(), "an ephemeral key could be taken for a live one");
+///
+/// let format = KeyFormat::default().with_live_prefix("acme_sk_")?.with_ephemeral_prefix("acme_ek_")?;
+/// let keys = Keys::new(MemoryStore::new()).with_format(format);
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let key = issued.key().expose();
+/// assert!(key.starts_with("acme_sk_"));
+///
+/// // A mistyped key is known without asking the store.
+/// let last = if key.ends_with('0') { "1" } else { "0" };
+/// let mistyped = ApiKey::new(format!("{}{last}", &key[..key.len() - 1]))?;
+/// let refused = keys.import(&mistyped, NewKey::secret("acme")).await;
+/// assert!(matches!(refused, Err(KeyError::Invalid(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).expect("a store in memory answers at once").unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct KeyFormat {
     live: Box<str>,

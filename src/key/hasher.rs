@@ -60,14 +60,35 @@ impl fmt::Debug for Pepper {
 /// one; when that is nothing, leave it out.
 ///
 /// ```
-/// use tower_realtime_auth::{KeyHasher, Keys, MemoryStore, Pepper};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_realtime_auth::{
+///     KeyHasher, Keys, MemoryStore, NewKey, Pepper, RealtimeAuthLayer, bytes::Bytes,
+///     http::{Request, Response},
+/// };
 ///
 /// # let (old_secret, new_secret) = ([1; 32], [2; 32]);
 /// let old = KeyHasher::peppered(Pepper::new(1, &old_secret)?);
 /// let new = KeyHasher::peppered(Pepper::new(2, &new_secret)?);
-/// let keys = Keys::new(MemoryStore::new()).with_hasher(new.with_previous(old));
 /// assert!(Pepper::new(3, b"too short").is_err());
-/// # Ok::<(), tower_realtime_auth::ConfigError>(())
+///
+/// // A key from before the new pepper.
+/// let keys = Keys::new(MemoryStore::new()).with_hasher(old.clone());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+///
+/// let greet = service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// for (hasher, status) in [(new.clone().with_previous(old), 200), (new, 401)] {
+///     let service = RealtimeAuthLayer::new(keys.clone().with_hasher(hasher)).layer(greet);
+///     let bearer = format!("Bearer {}", issued.key().expose());
+///     let request = Request::builder().header("authorization", bearer).body(())?;
+///     assert_eq!(service.oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct KeyHasher {

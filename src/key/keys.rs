@@ -17,18 +17,35 @@ const KEY_ID_LEN: usize = 20;
 /// the store.
 ///
 /// ```
-/// # futures_util::FutureExt::now_or_never(async {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use tower_realtime_auth::{Keys, MemoryStore, NewKey};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, RealtimeAuthLayer, bytes::Bytes,
+///     http::{Request, Response, StatusCode},
+/// };
 ///
 /// let keys = Keys::new(MemoryStore::new());
 /// let new = NewKey::secret("acme").with_lifetime(Duration::from_secs(86_400));
 /// let issued = keys.issue(new).await?;
 /// println!("shown once: {}", issued.key().expose());
 ///
+/// let greet = service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// let service = RealtimeAuthLayer::new(keys.clone()).layer(greet);
+/// let bearer = format!("Bearer {}", issued.key().expose());
+///
+/// let request = Request::builder().header("authorization", &bearer).body(())?;
+/// assert_eq!(service.clone().oneshot(request).await?.status(), StatusCode::OK);
+///
 /// keys.revoke(issued.record().id()).await?;
-/// # Ok::<(), tower_realtime_auth::KeyError>(())
-/// # }).expect("a store in memory answers at once").unwrap();
+/// let request = Request::builder().header("authorization", &bearer).body(())?;
+/// assert_eq!(service.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
 /// ```
 pub struct Keys<S>(Arc<Inner<S>>);
 

@@ -24,17 +24,62 @@ use crate::{Issued, Lifetimes, Profile, UnixMillis};
 /// minute. [`with_lifetimes`](MintEndpoint::with_lifetimes) changes that; a profile does not.
 ///
 /// ```
-/// use tower_realtime_auth::{Keys, MemoryStore, RealtimeSessions, TranscriptionSessions};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower::{Layer, ServiceExt};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, RealtimeAuthLayer, RealtimeSessions, http::Request,
+/// };
 ///
 /// let keys = Keys::new(MemoryStore::new());
-/// let sessions = RealtimeSessions::new(keys.clone());
-/// let transcription_sessions = TranscriptionSessions::new(keys);
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let mint = RealtimeSessions::new(keys.clone());
+/// let mint = RealtimeAuthLayer::new(keys).layer(mint);
+///
+/// for (body, status) in [
+///     (r#"{"model": "m", "voice": "alloy"}"#, 200),
+///     (r#"{"model": "m", "expires_after": {"seconds": 60}}"#, 400),
+/// ] {
+///     let request = Request::post("/v1/realtime/sessions")
+///         .header("authorization", format!("Bearer {}", issued.key().expose()))
+///         .body(body.to_owned())?;
+///     assert_eq!(mint.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 pub type RealtimeSessions<S> = MintEndpoint<S, Realtime>;
 
 /// Mints tokens for browsers: the service behind `POST /v1/realtime/transcription_sessions`.
 ///
 /// As [`RealtimeSessions`], for sessions that transcribe; its tokens live ten minutes.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower::{Layer, ServiceExt};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, RealtimeAuthLayer, TranscriptionSessions, http::Request,
+/// };
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let mint = TranscriptionSessions::new(keys.clone());
+/// let mint = RealtimeAuthLayer::new(keys).layer(mint);
+///
+/// for (body, status) in [
+///     (r#"{"input_audio_format": "pcm16"}"#, 200),
+///     // Such a session does not speak.
+///     (r#"{"voice": "alloy"}"#, 400),
+/// ] {
+///     let request = Request::post("/v1/realtime/transcription_sessions")
+///         .header("authorization", format!("Bearer {}", issued.key().expose()))
+///         .body(body.to_owned())?;
+///     assert_eq!(mint.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub type TranscriptionSessions<S> = MintEndpoint<S, Transcription>;
 
 /// The shape of [`RealtimeSessions`].

@@ -53,6 +53,36 @@ use crate::{ConfigError, Refusal, Rejection};
 /// assert!(Profile::default().with_protocols(["not a token"]).is_err());
 /// # Ok::<(), tower_realtime_auth::ConfigError>(())
 /// ```
+///
+/// A profile decides where a key counts:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, Profile, RealtimeAuthLayer, bytes::Bytes,
+///     http::{Request, Response},
+/// };
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let greet = service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+///
+/// let layer = RealtimeAuthLayer::new(keys);
+/// for (profile, status) in [(Profile::decart(), 200), (Profile::openai(), 401)] {
+///     let service = layer.clone().with_profile(profile).layer(greet);
+///     let request = Request::builder().header("x-api-key", issued.key().expose()).body(())?;
+///     assert_eq!(service.oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// More of it is in [the guide](crate::guide::profiles).
 #[derive(Debug, Clone)]
 pub struct Profile {
     headers: Arc<[HeaderForm]>,

@@ -44,6 +44,47 @@ use crate::{
 };
 
 /// By which door a refused handshake leaves.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, ServiceExt, extract::{Request, WebSocketUpgrade}, routing::any};
+/// use tokio_tungstenite::{connect_async, tungstenite::{ClientRequestBuilder, Error, http::Uri}};
+/// use tower::Layer;
+/// use tower_realtime_auth::{Keys, MemoryStore, NewKey, RealtimeAuthLayer, RefusalMode};
+///
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let api = Router::new()
+///     .route("/", any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(async |_| {})));
+///
+/// for mode in [RefusalMode::Auto, RefusalMode::Never] {
+///     let app = RealtimeAuthLayer::new(keys.clone()).with_refusal(mode).layer(api.clone());
+///     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+///     let uri: Uri = format!("ws://{}/", listener.local_addr()?).parse()?;
+///     tokio::spawn(async move {
+///         axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await
+///     });
+///     // A browser's way to send a key.
+///     let client = |key: &str| {
+///         ClientRequestBuilder::new(uri.clone())
+///             .with_sub_protocol(format!("openai-insecure-api-key.{key}"))
+///     };
+///
+///     assert!(connect_async(client(issued.key().expose())).await.is_ok());
+///     match connect_async(client("wrong")).await {
+///         // The handshake completes; an event and a Close with 4001 follow.
+///         Ok(_) => assert_eq!(mode, RefusalMode::Auto),
+///         Err(Error::Http(refused)) => {
+///             assert_eq!(mode, RefusalMode::Never);
+///             assert_eq!(refused.status(), 401);
+///         }
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalMode {

@@ -39,6 +39,9 @@ use crate::Grants;
 /// let Verdict::Rewrite { text, kept } = guard.client(update) else { panic!("not kept") };
 /// assert_eq!(text, r#"{"session":{},"type":"session.update"}"#);
 /// assert_eq!(kept, ["session.voice"]);
+///
+/// // An event that nobody can judge is refused, with an error event for the client.
+/// assert!(matches!(guard.client(r#"{"type": "session.become"}"#), Verdict::Reply(_)));
 /// # Ok::<(), tower_realtime_auth::InvalidSettings>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -22,12 +22,18 @@ const REMEMBER_EXPIRED: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// # futures_util::FutureExt::now_or_never(async {
-/// use tower_realtime_auth::{Keys, MemoryStore, NewKey};
+/// use std::sync::Arc;
+/// use tower_realtime_auth::{KeyDigest, KeyStore, Keys, MemoryStore, NewKey};
 ///
-/// let keys = Keys::new(MemoryStore::new());
+/// let store = Arc::new(MemoryStore::new());
+/// let keys = Keys::new(Arc::clone(&store));
 /// let issued = keys.issue(NewKey::secret("acme")).await?;
-/// assert!(issued.key().expose().starts_with("sk_live_"));
-/// # Ok::<(), tower_realtime_auth::KeyError>(())
+///
+/// let found = store.lookup(issued.record().digest()).await?;
+/// assert_eq!(found.as_ref().map(|record| &**record.account()), Some("acme"));
+/// let unknown = store.lookup(&KeyDigest::from_bytes([7; 32])).await?;
+/// assert!(unknown.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).expect("a store in memory answers at once").unwrap();
 /// ```
 #[derive(Default)]

@@ -111,8 +111,15 @@ impl Error for StoreError {
 /// together with the state of its parent; whether the key is good is decided elsewhere.
 ///
 /// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::{collections::HashMap, sync::Arc};
-/// use tower_realtime_auth::{Answer, KeyDigest, KeyRecord, KeyStore, Lookup};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_realtime_auth::{
+///     Answer, KeyDigest, KeyRecord, KeyStore, Keys, Lookup, MemoryStore, NewKey,
+///     RealtimeAuthLayer, bytes::Bytes, http::{Request, Response},
+/// };
 ///
 /// struct Fixed(HashMap<KeyDigest, Arc<KeyRecord>>);
 ///
@@ -121,7 +128,25 @@ impl Error for StoreError {
 ///         Answer::ready(Ok(self.0.get(digest).cloned()))
 ///     }
 /// }
+///
+/// let issued = Keys::new(MemoryStore::new()).issue(NewKey::secret("acme")).await?;
+/// let record = Arc::clone(issued.record());
+/// let store = Fixed([(*record.digest(), record)].into());
+///
+/// let greet = service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// let service = RealtimeAuthLayer::new(store).layer(greet);
+/// for (key, status) in [(issued.key().expose(), 200), ("wrong", 401)] {
+///     let request = Request::builder().header("authorization", format!("Bearer {key}"));
+///     let response = service.clone().oneshot(request.body(())?).await?;
+///     assert_eq!(response.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
+///
+/// One that must ask a database, and the rest of these methods: [the guide](crate::guide::stores).
 pub trait KeyStore: Send + Sync + 'static {
     /// The record with this digest.
     ///

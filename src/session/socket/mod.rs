@@ -21,29 +21,48 @@ use crate::TokioRuntime;
 /// `W` names the messages: see [`wire!`](crate::wire).
 ///
 /// ```
-/// use axum::{
-///     extract::{WebSocketUpgrade, ws::Message},
-///     response::Response,
-/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use futures_util::{SinkExt, StreamExt};
-/// use tower_realtime_auth::{GuardedSocket, Principal};
+/// use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+/// use tower_realtime_auth::{Grants, GuardedSocket, SessionGuard, Settings};
 ///
-/// tower_realtime_auth::wire!(struct Axum for axum::extract::ws);
+/// tower_realtime_auth::wire!(struct Tungstenite for tokio_tungstenite::tungstenite::protocol);
 ///
-/// async fn realtime(principal: Principal, upgrade: WebSocketUpgrade) -> Response {
-///     // Before the handshake is answered: see `Principal::guard`.
-///     let guard = principal.guard();
-///     upgrade.on_upgrade(async move |socket| {
-///         let mut socket = GuardedSocket::<_, Axum>::new(socket, guard);
-///         while let Some(Ok(message)) = socket.next().await {
-///             // An echo in the place of a model.
-///             if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
-///                 break;
-///             }
+/// // In a handler the guard is the principal's: `Principal::guard`.
+/// let settings = Settings::parse(r#"{"voice": "marin"}"#)?;
+/// let guard = SessionGuard::new(&Grants::default().with_session(settings), None);
+///
+/// let (ours, theirs) = tokio::io::duplex(1024);
+/// let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+/// let mut socket = GuardedSocket::<_, Tungstenite>::new(socket, guard);
+/// tokio::spawn(async move {
+///     // An echo in the place of a model.
+///     while let Some(Ok(message)) = socket.next().await {
+///         if message.is_text() && socket.send(message).await.is_err() {
+///             break;
 ///         }
-///     })
-/// }
+///     }
+/// });
+///
+/// let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+/// // What the key leaves open goes through ...
+/// let update = r#"{"type": "session.update", "session": {"speed": 2}}"#;
+/// client.send(update.into()).await?;
+/// assert_eq!(client.next().await.ok_or("gone")??.to_text()?, update);
+///
+/// // ... what it locks is taken out, and what nobody can judge does not reach the handler.
+/// let update = r#"{"type": "session.update", "session": {"voice": "cedar"}}"#;
+/// client.send(update.into()).await?;
+/// let echoed = client.next().await.ok_or("gone")??;
+/// assert_eq!(echoed.to_text()?, r#"{"session":{},"type":"session.update"}"#);
+/// client.send(r#"{"type": "session.become"}"#.into()).await?;
+/// assert!(client.next().await.ok_or("gone")??.to_text()?.contains(r#""type":"error""#));
+/// # Ok(())
+/// # }
 /// ```
+///
+/// With axum: [the guide](crate::guide::axum#sessions-that-keep-to-their-token).
 ///
 /// # What is judged
 /// Text goes through [`SessionGuard::client`]: it is handed on, rewritten, answered in the handler's
