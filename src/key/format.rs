@@ -24,10 +24,11 @@ const MAX_PREFIX_LEN: usize = 13;
 /// # futures_util::FutureExt::now_or_never(async {
 /// use tower_realtime_auth::{ApiKey, KeyError, KeyFormat, Keys, MemoryStore, NewKey};
 ///
-/// let format = KeyFormat::default().with_live_prefix("acme_")?.with_ephemeral_prefix("acme_ek_");
-/// assert!(format.is_err(), "an ephemeral key could be taken for a live one");
+/// let format = KeyFormat::default().with_live_prefix("acme_")?;
+/// let ambiguous = format.clone().with_ephemeral_prefix("acme_ek_");
+/// assert!(ambiguous.is_err(), "an ephemeral key could be taken for a live one");
 ///
-/// let format = KeyFormat::default().with_live_prefix("acme_sk_")?.with_ephemeral_prefix("acme_ek_")?;
+/// let format = format.with_live_prefix("acme_sk_")?.with_ephemeral_prefix("acme_ek_")?;
 /// let keys = Keys::new(MemoryStore::new()).with_format(format);
 /// let issued = keys.issue(NewKey::secret("acme")).await?;
 /// let key = issued.key().expose();
