@@ -13,17 +13,29 @@ use crate::Principal;
 /// Extracts who is calling.
 ///
 /// ```
-/// use axum::{Router, routing::get};
-/// use tower::Layer;
-/// use tower_realtime_auth::{MemoryStore, Principal, RealtimeAuthLayer};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, body::Body, routing::any};
+/// use tower::{Layer, ServiceExt};
+/// use tower_realtime_auth::{
+///     Keys, MemoryStore, NewKey, Principal, RealtimeAuthLayer, http::Request,
+/// };
 ///
 /// async fn whoami(principal: Principal) -> String {
 ///     principal.account().to_owned()
 /// }
 ///
-/// let api = Router::new().route("/whoami", get(whoami));
-/// let app = RealtimeAuthLayer::new(MemoryStore::new()).layer(api);
-/// # let _: tower_realtime_auth::RealtimeAuth<Router, MemoryStore> = app;
+/// let keys = Keys::new(MemoryStore::new());
+/// let issued = keys.issue(NewKey::secret("acme")).await?;
+/// let api = Router::new().route("/whoami", any(whoami));
+/// let app = RealtimeAuthLayer::new(keys).layer(api);
+///
+/// for (key, status) in [(issued.key().expose(), 200), ("wrong", 401)] {
+///     let request = Request::get("/whoami").header("x-api-key", key).body(Body::empty())?;
+///     assert_eq!(app.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
 /// ```
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = MissingPrincipal;
