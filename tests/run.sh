@@ -33,6 +33,7 @@ main() {
     step 'a million requests'     env PROPERTY_CASES=1000000 cargo test --test properties
     step 'locked sessions by chance' env PROPERTY_CASES=200000 cargo test --release --test lock
     step 'tokens by chance'       env PROPERTY_CASES=100000 cargo test --test mint never_exceeds
+    step 'a million keys'         env ISSUED_KEYS=1000000 cargo test --release --test weak_keys
     step 'a million sessions'     env REPLAY_TOKENS=1000 cargo test --test replay
     step 'instructions'           sh tests/instructions.sh
     step 'fuzzing'                sh fuzz/run.sh 5
