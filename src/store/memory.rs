@@ -48,9 +48,17 @@ pub struct MemoryStore {
 struct Tables {
     by_digest: HashMap<KeyDigest, Arc<KeyRecord>>,
     by_id: HashMap<KeyId, KeyDigest>,
-    children: HashMap<KeyId, HashSet<KeyId>>,
+    children: HashMap<KeyId, Children>,
     expiring: BTreeSet<(UnixMillis, KeyId)>,
     used: HashMap<KeyId, u32>,
+}
+
+#[derive(Default)]
+struct Children {
+    all: HashSet<KeyId>,
+    /// Those that count against a cap, by when they expire. Their number is at hand, so that a key
+    /// that has too many cannot keep everybody waiting by asking for more.
+    live: BTreeSet<(UnixMillis, KeyId)>,
 }
 
 impl MemoryStore {
@@ -139,13 +147,16 @@ impl Tables {
             return Inserted::Taken;
         }
         if let (Some(parent), Some(max)) = (record.parent(), max_children)
-            && self.has_live_children(parent.id(), usize::try_from(max).unwrap_or(usize::MAX), now)
+            && self.live_children(parent.id(), now) >= usize::try_from(max).unwrap_or(usize::MAX)
         {
             return Inserted::TooManyChildren;
         }
         if let Some(parent) = record.parent() {
             let children = self.children.entry(parent.id().clone()).or_default();
-            children.insert(record.id().clone());
+            children.all.insert(record.id().clone());
+            if !record.is_revoked() {
+                children.live.insert(by_expiry(&record));
+            }
         }
         if let (KeyKind::Ephemeral, Some(expires_at)) = (record.kind(), record.expires_at()) {
             self.expiring.insert((expires_at, record.id().clone()));
@@ -155,18 +166,13 @@ impl Tables {
         Inserted::Yes
     }
 
-    /// Whether `parent` has `count` children that are neither expired nor revoked.
-    fn has_live_children(&self, parent: &KeyId, count: usize, now: UnixMillis) -> bool {
-        let Some(children) = self.children.get(parent) else { return count == 0 };
-        // Those that are remembered although they no longer live seldom make up the number, so
-        // that it is seldom necessary to look at each.
-        children.len() >= count
-            && children
-                .iter()
-                .filter_map(|child| self.find(child))
-                .filter(|child| !child.is_expired(now) && !child.is_revoked())
-                .count()
-                >= count
+    /// How many children of `parent` are neither expired nor revoked.
+    fn live_children(&mut self, parent: &KeyId, now: UnixMillis) -> usize {
+        let Some(Children { live, .. }) = self.children.get_mut(parent) else { return 0 };
+        while live.first().is_some_and(|(expires_at, _)| *expires_at <= now) {
+            live.pop_first();
+        }
+        live.len()
     }
 
     fn revoke(&mut self, what: &Revocation, at: UnixMillis) -> u64 {
@@ -184,8 +190,8 @@ impl Tables {
                 let first = record.revoked_at().unwrap_or(at);
                 record.with_revoked_at(Some(first))
             }));
-            let children = self.children.get(root).cloned().unwrap_or_default();
-            for child in &children {
+            let children = self.children.get(root).map(|children| children.all.clone());
+            for child in &children.unwrap_or_default() {
                 touched.extend(self.change(child, |record| {
                     let first = record.parent().and_then(Parent::revoked_at).unwrap_or(at);
                     let parent = Parent::new(root.clone()).with_revoked_at(Some(first));
@@ -219,6 +225,12 @@ impl Tables {
     fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> Option<KeyId> {
         let record = self.by_digest.get_mut(self.by_id.get(id)?)?;
         *record = Arc::new(change(KeyRecord::clone(record)));
+        if record.is_revoked()
+            && let Some(parent) = record.parent()
+            && let Some(children) = self.children.get_mut(parent.id())
+        {
+            children.live.remove(&by_expiry(record));
+        }
         Some(id.clone())
     }
 
@@ -237,19 +249,26 @@ impl Tables {
             if expires_at.saturating_add(REMEMBER_EXPIRED) > now {
                 break;
             }
-            let Some((_, id)) = self.expiring.pop_first() else { break };
+            let Some((expires_at, id)) = self.expiring.pop_first() else { break };
             self.used.remove(&id);
             let digest = self.by_id.remove(&id);
             let record = digest.and_then(|digest| self.by_digest.remove(&digest));
             let Some(parent) = record.as_ref().and_then(|record| record.parent()) else { continue };
             if let Some(children) = self.children.get_mut(parent.id()) {
-                children.remove(&id);
-                if children.is_empty() {
+                children.all.remove(&id);
+                children.live.remove(&(expires_at, id));
+                if children.all.is_empty() {
                     self.children.remove(parent.id());
                 }
             }
         }
     }
+}
+
+/// A child's place among those that live.
+fn by_expiry(record: &KeyRecord) -> (UnixMillis, KeyId) {
+    let never = UnixMillis::new(u64::MAX);
+    (record.expires_at().unwrap_or(never), record.id().clone())
 }
 
 impl fmt::Debug for MemoryStore {
