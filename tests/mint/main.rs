@@ -2,12 +2,15 @@
 //! no token gets more than the key that minted it.
 
 mod bounds;
+mod caps;
 mod client_tokens;
+mod races;
+mod refused;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, stream};
 use http_body_util::{Full, StreamBody};
@@ -21,8 +24,8 @@ use tower_realtime_auth::{
     Answer, ClientSecrets, ClientTokens, CredentialSource, Environment, Grants, Inserted, Issued,
     JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
     Lifetimes, Lock, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
-    Principal, Profile, RealtimeAuthLayer, RealtimeSessions, Revocation, SessionGuard, Settings,
-    StoreError, TranscriptionSessions, UnixMillis, Verdict, Write,
+    Principal, Profile, RealtimeAuthLayer, RealtimeSessions, Rejection, Revocation, SessionGuard,
+    Settings, StoreError, TranscriptionSessions, UnixMillis, Verdict, Write,
     bytes::Bytes,
     http::{HeaderMap, Method, Request, Response, StatusCode},
 };
@@ -45,6 +48,8 @@ struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     json: Value,
+    /// Whether the layer has refused it, and the endpoint knows nothing of it.
+    is_rejected: bool,
 }
 
 impl Reply {
@@ -76,7 +81,8 @@ where
     let response = timeout(Duration::from_secs(60), service.oneshot(request)).await;
     let response = response.expect("an answer in time").expect("a response");
     let (status, headers) = (response.status(), response.headers().clone());
-    Reply { status, headers, json: read_json(response).await }
+    let is_rejected = response.extensions().get::<Rejection>().is_some();
+    Reply { status, headers, json: read_json(response).await, is_rejected }
 }
 
 impl Desk {
@@ -311,126 +317,6 @@ async fn a_token_does_not_outlive_its_key() {
 }
 
 // ---- What is not right ----
-
-/// Bodies that are refused with 400, and the field that is named; `None`: the body as a whole.
-#[rustfmt::skip]
-const BAD_BODIES: &[(&str, Option<&str>)] = &[
-    // Not one JSON object.
-    ("[]", None),
-    ("null", None),
-    ("true", None),
-    ("1", None),
-    (r#""{}""#, None),
-    ("{", None),
-    ("{} x", None),
-    ("{}{}", None),
-    ("{},", None),
-    ("\u{feff}{}", None),
-    ("{'model':'a'}", None),
-    (r#"{"model":"a",}"#, None),
-    (r#"{model:"a"}"#, None),
-    (r#"{"a":NaN}"#, None),
-    (r#"{"a":1e309}"#, None),
-    (r#"{"expires_after":{"seconds":1e309}}"#, None),
-    (r#"{"a":"\ud800"}"#, None),
-    ("model=a&seconds=60", None),
-    // A name twice: readers disagree on which one counts.
-    (r#"{"model":"a","model":"a"}"#, Some("model")),
-    (r#"{"model":"a","mod\u0065l":"b"}"#, Some("model")),
-    (r#"{"session":{},"session":{}}"#, Some("session")),
-    (r#"{"session":{"voice":"a","voice":"b"}}"#, Some("session.voice")),
-    (r#"{"expires_after":{"seconds":60,"seconds":61}}"#, Some("expires_after.seconds")),
-    // expires_after.
-    (r#"{"expires_after":null}"#, Some("expires_after")),
-    (r#"{"expires_after":60}"#, Some("expires_after")),
-    (r#"{"expires_after":"60"}"#, Some("expires_after")),
-    (r#"{"expires_after":[60]}"#, Some("expires_after")),
-    (r#"{"expires_after":true}"#, Some("expires_after")),
-    (r#"{"expires_after":{}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"anchor":"created_at"}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":null}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":"60"}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":1.5}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":60.0}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":6e1}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":-1}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":-0}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":18446744073709551616}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":true}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":[60]}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":{}}}"#, Some("expires_after.seconds")),
-    (r#"{"expires_after":{"seconds":60,"anchor":"now"}}"#, Some("expires_after.anchor")),
-    (r#"{"expires_after":{"seconds":60,"anchor":null}}"#, Some("expires_after.anchor")),
-    (r#"{"expires_after":{"seconds":60,"anchor":1}}"#, Some("expires_after.anchor")),
-    (r#"{"expires_after":{"seconds":60,"minutes":1}}"#, Some("expires_after.minutes")),
-    // session.
-    (r#"{"session":null}"#, Some("session")),
-    (r#"{"session":"realtime"}"#, Some("session")),
-    (r#"{"session":[]}"#, Some("session")),
-    (r#"{"session":1}"#, Some("session")),
-    // Known settings, at the top ...
-    (r#"{"model":null}"#, Some("model")),
-    (r#"{"model":1}"#, Some("model")),
-    (r#"{"model":[]}"#, Some("model")),
-    (r#"{"model":{}}"#, Some("model")),
-    (r#"{"model":""}"#, Some("model")),
-    (r#"{"voice":1}"#, Some("voice")),
-    (r#"{"voice":null}"#, Some("voice")),
-    (r#"{"type":"other"}"#, Some("type")),
-    (r#"{"instructions":["be kind"]}"#, Some("instructions")),
-    (r#"{"turn_detection":"server_vad"}"#, Some("turn_detection")),
-    // ... and in the session.
-    (r#"{"session":{"type":"other"}}"#, Some("session.type")),
-    (r#"{"session":{"type":null}}"#, Some("session.type")),
-    (r#"{"session":{"type":1}}"#, Some("session.type")),
-    (r#"{"session":{"model":1}}"#, Some("session.model")),
-    (r#"{"session":{"model":null}}"#, Some("session.model")),
-    (r#"{"session":{"model":""}}"#, Some("session.model")),
-    (r#"{"session":{"instructions":1}}"#, Some("session.instructions")),
-    (r#"{"session":{"instructions":null}}"#, Some("session.instructions")),
-    (r#"{"session":{"voice":[]}}"#, Some("session.voice")),
-    (r#"{"session":{"tools":{}}}"#, Some("session.tools")),
-    (r#"{"session":{"tools":null}}"#, Some("session.tools")),
-    (r#"{"session":{"tool_choice":1}}"#, Some("session.tool_choice")),
-    (r#"{"session":{"output_modalities":"audio"}}"#, Some("session.output_modalities")),
-    (r#"{"session":{"modalities":"audio"}}"#, Some("session.modalities")),
-    (r#"{"session":{"temperature":"0.8"}}"#, Some("session.temperature")),
-    (r#"{"session":{"temperature":null}}"#, Some("session.temperature")),
-    (r#"{"session":{"speed":"fast"}}"#, Some("session.speed")),
-    (r#"{"session":{"audio":null}}"#, Some("session.audio")),
-    (r#"{"session":{"audio":"pcm16"}}"#, Some("session.audio")),
-    (r#"{"session":{"audio":{"input":1}}}"#, Some("session.audio.input")),
-    (r#"{"session":{"audio":{"output":[]}}}"#, Some("session.audio.output")),
-    (r#"{"session":{"audio":{"output":{"voice":1}}}}"#, Some("session.audio.output.voice")),
-    (r#"{"session":{"audio":{"output":{"speed":"1"}}}}"#, Some("session.audio.output.speed")),
-    (r#"{"session":{"turn_detection":true}}"#, Some("session.turn_detection")),
-    (r#"{"session":{"audio":{"input":{"turn_detection":1}}}}"#, Some("session.audio.input.turn_detection")),
-    // A setting in both places that is not the same.
-    (r#"{"model":"a","session":{"model":"b"}}"#, Some("model")),
-    (r#"{"voice":"a","session":{"voice":"b"}}"#, Some("voice")),
-    // The same setting in two spellings.
-    (r#"{"session":{"voice":"a","audio":{"output":{"voice":"b"}}}}"#, Some("session.voice")),
-];
-
-#[tokio::test]
-async fn what_is_not_right_is_refused_by_name() {
-    assert!(BAD_BODIES.len() >= 60);
-    let desk = Desk::open().await;
-    for (body, field) in BAD_BODIES {
-        let reply = desk.mint(*body).await;
-        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}: {}", reply.json);
-        let code = match *field {
-            None => "invalid_json",
-            Some("expires_after.minutes") => "unknown_parameter",
-            Some(_) => "invalid_value",
-        };
-        assert_eq!(reply.fault(), (Some(code), *field), "{body}");
-        assert_eq!(reply.json["error"]["type"], "invalid_request_error", "{body}");
-        assert!(reply.json["error"]["message"].is_string(), "{body}");
-        assert_eq!(reply.headers["cache-control"], "no-store", "{body}");
-    }
-    assert!(desk.tokens().await.is_empty(), "a refusal mints nothing");
-}
 
 #[tokio::test]
 async fn bodies_are_bounded() {
@@ -850,37 +736,6 @@ async fn a_revoked_key_takes_its_tokens_along() {
     desk.keys.revoke(desk.parent.record().id()).await.unwrap();
     assert_eq!(desk.handshake(reply.token()).await, REFUSED);
     assert_eq!(desk.mint("{}").await.status, StatusCode::UNAUTHORIZED);
-}
-
-/// The same as a race: whatever was minted, none of it works once the revocation has answered.
-#[test]
-fn minting_races_with_revoking() {
-    for _ in 0..50 {
-        let desk = Desk::open().now_or_never().expect("no waiting");
-        let parent = desk.principal();
-        let mint_until_refused = || {
-            let mut minted = Vec::new();
-            loop {
-                match desk.endpoint.mint(&parent, b"{}").now_or_never().expect("no waiting") {
-                    Ok(issued) => minted.push(issued),
-                    Err(MintError::ParentGone) => return minted,
-                    Err(other) => panic!("{other:?}"),
-                }
-            }
-        };
-        let minted: Vec<Issued> = thread::scope(|scope| {
-            let minting: Vec<_> = (0..3).map(|_| scope.spawn(mint_until_refused)).collect();
-            let revoked = desk.keys.revoke(desk.parent.record().id()).now_or_never();
-            revoked.expect("no waiting").expect("revoked");
-            minting.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
-        });
-        for token in &minted {
-            let status = desk.handshake(token.key().expose()).now_or_never();
-            assert_eq!(status, Some(REFUSED));
-        }
-        let tokens = desk.tokens().now_or_never().expect("no waiting");
-        assert!(tokens.iter().all(|token| token.is_revoked()), "a live token is left");
-    }
 }
 
 // ---- Never more than the parent ----
