@@ -3,7 +3,7 @@
 //! `MINT_ROUNDS` says how often each is tried.
 
 use std::{
-    env,
+    env, hint,
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
@@ -78,30 +78,36 @@ struct Outcomes {
 /// once both have answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_outlives_its_key() {
-    const MINTS: usize = 8;
+    const MINTS: usize = 4;
     let runtime = Handle::current();
     let mut outcomes = Outcomes::default();
-    for round in 0..rounds() {
+    for round in 0..100 * rounds() {
+        // On a busy machine it may take longer until one is met in the middle.
+        if round >= rounds() && outcomes.during_a_request > 0 {
+            break;
+        }
         let desk = Desk::open().await;
-        let minted = AtomicUsize::new(0);
+        let begun = AtomicUsize::new(0);
         let mint_some = || {
             let _entered = runtime.enter();
             let mut tokens = Vec::new();
             for _ in 0..MINTS {
+                begun.fetch_add(1, Ordering::Release);
                 let reply = mint(&desk);
                 if reply.status != StatusCode::OK {
                     return (tokens, Some(reply));
                 }
                 tokens.push(reply.token().to_owned());
-                minted.fetch_add(1, Ordering::Release);
             }
             (tokens, None)
         };
         let (tokens, refused) = thread::scope(|scope| {
             let minting = scope.spawn(mint_some);
-            while minted.load(Ordering::Acquire) < round % 3 {
+            // Within one of the requests, sooner or later.
+            while begun.load(Ordering::Acquire) <= round % MINTS && !minting.is_finished() {
                 thread::yield_now();
             }
+            (0..round % 500).for_each(|_| hint::spin_loop());
             let revoked = desk.keys.revoke(desk.parent.record().id()).now_or_never();
             revoked.expect("no waiting").expect("revoked");
             minting.join().expect("no panic")
@@ -129,8 +135,6 @@ async fn no_token_outlives_its_key() {
     }
     // Shown with `--nocapture`.
     println!("{outcomes:?}");
-    assert!(outcomes.minted > 0 && outcomes.before_a_request > 0);
-    // One processor seldom stops within a request.
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    assert!(outcomes.during_a_request > 0 || processors == 1, "there was no race");
+    let Outcomes { minted, before_a_request, during_a_request, .. } = outcomes;
+    assert!(minted > 0 && before_a_request > 0 && during_a_request > 0, "there was no race");
 }
