@@ -1,15 +1,10 @@
 // A client that sends settings by itself: OpenAI's agents SDK, unmodified, in Node and in Chromium.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer } from 'node:http';
-import { after, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-
-import { build } from 'esbuild';
+import { describe, test } from 'node:test';
 
 import { holdSession } from './agents.mjs';
-import { launch } from './browser.mjs';
+import { launch, openCustomersPage } from './browser.mjs';
 import { key, mint, realtime } from './gateway.mjs';
 
 const locked = { instructions: 'Speak like a pirate.', voice: 'marin', tools: ['hoist_the_flag'] };
@@ -58,31 +53,11 @@ function configOf({ modalities, transcription, turnDetection }) {
   return { outputModalities: modalities, audio: { input: { transcription, turnDetection } } };
 }
 
-const bundle = await build({
-  entryPoints: [fileURLToPath(new URL('agents.mjs', import.meta.url))],
-  bundle: true,
-  format: 'iife',
-  globalName: 'agents',
-  platform: 'browser',
-  write: false,
-});
-const [{ text: source }] = bundle.outputFiles;
-const site = createServer(({ url }, response) => {
-  const [type, body] = url === '/agents.js'
-    ? ['text/javascript', source]
-    : ['text/html', '<!doctype html><title>A customer</title><script src="/agents.js"></script>'];
-  response.setHeader('content-type', `${type}; charset=utf-8`).end(body);
-});
-await once(site.listen(0, '127.0.0.1'), 'listening');
-after(() => site.close());
-
-const browser = await launch();
-const page = await browser.newPage();
-await page.goto(`http://127.0.0.1:${site.address().port}/`);
+const page = await openCustomersPage(await launch(), 'agents.mjs');
 
 for (const [name, client] of [
   ['Node', holdSession],
-  ['Chromium', (options) => page.evaluate((given) => agents.holdSession(given), options)],
+  ['Chromium', (options) => page.evaluate((given) => globalThis.sdk.holdSession(given), options)],
 ]) {
   describe(`OpenAI's agents SDK in ${name}`, () => {
     for (const [what, body] of Object.entries(tokens)) {
