@@ -43,8 +43,8 @@ main() {
     step 'clients for Node'       npm ci --prefix tests/clients
     step 'clients for Python'     install_python_clients
     export GATEWAY="$target/debug/examples/gateway" PROXY="$target/debug/examples/proxy"
-    step 'Chromium, ws, fetch, agents SDK, Decart' node_clients
-    step 'openai, agents SDK, Decart, websockets' python_clients
+    step 'Chromium, ws, fetch, SDKs of OpenAI, xAI, Decart' node_clients
+    step 'openai, agents SDK, Decart, httpx, websockets' python_clients
 
     printf '\nEverything passed, in %s s.\n' "$SECONDS"
 }
@@ -161,7 +161,8 @@ oldest_dependencies() {
 install_python_clients() {
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/clients/requirements.txt
-    "$venv/bin/pip" list --format=freeze | grep -E '^(decart|openai|openai-agents|websockets)='
+    "$venv/bin/pip" list --format=freeze |
+        grep -E '^(decart|httpx|openai|openai-agents|websockets)='
 }
 
 node_clients() {

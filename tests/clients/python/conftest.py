@@ -25,6 +25,8 @@ class Gateway:
 
     host: str
     key: str
+    # Seconds that a token lives which is to expire.
+    short: int = 2
 
     @property
     def realtime(self) -> str:
@@ -70,19 +72,33 @@ def listening(binary: str, *flags: str, log=None, **environment: str) -> Iterato
         process.stdout.close()
 
 
+@contextmanager
+def serving(profile: str = "any") -> Iterator[Gateway]:
+    """Runs a gateway for the clients of one provider, or of all."""
+    key = f"sk_test_{secrets.token_hex(12)}"
+    with listening(BINARY, "--key", key, "--profile", profile) as host:
+        # OpenAI's tokens live 10 seconds at least.
+        yield Gateway(host, key, short=10 if profile == "openai" else 2)
+
+
 @pytest.fixture(scope="session")
 def gateway():
-    key = f"sk_test_{secrets.token_hex(12)}"
-    with listening(BINARY, "--key", key) as host:
-        yield Gateway(host, key)
+    with serving() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    """Another gateway, whose keys are nothing to the first."""
+    with serving() as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def expiring(gateway):
     """A token, and a way to wait until it has expired."""
-    seconds = 2
-    token = gateway.mint(seconds)
-    expired_at = time.monotonic() + seconds
+    token = gateway.mint(gateway.short)
+    expired_at = time.monotonic() + gateway.short
     return token, lambda: time.sleep(max(0, expired_at + 0.01 - time.monotonic()))
 
 

@@ -1,10 +1,13 @@
-"""OpenAI's own SDK, unmodified, told only where to go."""
+"""OpenAI's own SDK, unmodified, told only where to go. It sends a header and can read a status, so
+that it is refused in one way by every profile."""
 
+import json
 import time
 
 import anyio
 import openai
 import pytest
+from conftest import serving
 from openai import AsyncOpenAI
 from websockets.exceptions import InvalidStatus
 
@@ -14,6 +17,12 @@ WRONG = "sk_test_wrong"
 MODEL = "gpt-realtime"
 VOICE = {"audio": {"output": {"voice": "marin"}}}
 DEADLINE = 10
+
+
+@pytest.fixture(scope="module", params=["openai", "any"])
+def gateway(request):
+    with serving(request.param) as gateway:
+        yield gateway
 
 
 async def receive(connection, kind):
@@ -91,40 +100,52 @@ async def test_a_session_outlives_its_token_which_opens_no_other(gateway, expiri
             wait_until_expired()
             await connection.response.create()
             await receive(connection, "response.done")
-        assert await status_of_refusal(client) == 401
+        assert await refusal_of(client) == (401, "invalid_api_key")
 
 
-async def test_a_bad_key_is_refused(gateway):
-    async with gateway.client(AsyncOpenAI, WRONG) as client:
-        assert await status_of_refusal(client) == 401
+@pytest.mark.parametrize("whose", ["nobody's", "another gateway's"])
+async def test_a_foreign_key_opens_nothing_and_mints_nothing(gateway, elsewhere, whose):
+    key = WRONG if whose == "nobody's" else elsewhere.mint()
+    async with gateway.client(AsyncOpenAI, key) as client:
+        assert await refusal_of(client) == (401, "invalid_api_key")
+        with pytest.raises(openai.AuthenticationError) as refusal:
+            await client.realtime.client_secrets.create()
+    assert_reported(refusal.value, 401, "invalid_api_key")
+    assert key not in str(refusal.value)
 
 
 async def test_a_token_opens_its_own_model_only(gateway):
     token = gateway.mint(model=MODEL)
     async with gateway.client(AsyncOpenAI, token) as client:
-        assert await status_of_refusal(client, "gpt-realtime-mini") == 403
+        assert await refusal_of(client, "gpt-realtime-mini") == (403, "model_not_allowed")
 
 
-async def status_of_refusal(client, model=MODEL):
+async def refusal_of(client, model=MODEL):
+    """The status and the code that the SDK's user finds in what it raises."""
     with pytest.raises(InvalidStatus) as refusal:
         async with client.realtime.connect(model=model):
             pass
-    return refusal.value.response.status_code
+    response = refusal.value.response
+    assert client.api_key not in response.body.decode()
+    assert str(refusal.value).endswith(f"HTTP {response.status_code}")
+    return response.status_code, json.loads(response.body)["error"]["code"]
 
 
 async def test_a_token_cannot_mint(gateway):
     async with gateway.client(AsyncOpenAI, gateway.mint()) as client:
         with pytest.raises(openai.PermissionDeniedError) as refusal:
             await client.realtime.client_secrets.create()
-    assert refusal.value.code == "insufficient_scope"
+    assert_reported(refusal.value, 403, "insufficient_scope")
 
 
-async def test_a_bad_key_cannot_mint(gateway):
-    async with gateway.client(AsyncOpenAI, WRONG) as client:
-        with pytest.raises(openai.AuthenticationError) as refusal:
-            await client.realtime.client_secrets.create()
-    assert refusal.value.code == "invalid_api_key"
-    assert WRONG not in str(refusal.value)
+def assert_reported(error, status, code):
+    assert (error.status_code, error.code, error.type, error.param) == (
+        status,
+        code,
+        "invalid_request_error",
+        None,
+    )
+    assert error.body["message"] and error.body["message"] in error.message
 
 
 async def test_a_bad_request_names_the_field(gateway):
