@@ -19,13 +19,12 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodRouter, any, get, post, post_service},
 };
+use clap::ValueEnum as _;
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
-use tower_realtime_auth::{
-    ClientSecrets, Environment, KeyAdmin, Keys, NewKey, Profile, RealtimeAuthLayer,
-};
+use tower_realtime_auth::{ClientSecrets, Environment, KeyAdmin, Keys, NewKey, RealtimeAuthLayer};
 
-use crate::server::{ACCOUNT, Public};
+use crate::server::{ACCOUNT, ProfileKind, Public};
 
 const MINT: &str = "/demo/client_secrets";
 const REFUSED_BY_STATUS: &str = "/demo/refused-by-status";
@@ -34,15 +33,18 @@ const REFUSED_BY_STATUS: &str = "/demo/refused-by-status";
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page and what it needs, for a server at `address`.
+/// The page and what it needs, for a server at `address` and clients of this profile.
 pub async fn public<S: KeyAdmin>(
     address: SocketAddr,
     scheme: &str,
     keys: Keys<S>,
-    profile: Profile,
+    profile: ProfileKind,
 ) -> Result<Public, Box<dyn Error>> {
-    let html = include_str!("page/index.html");
-    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile);
+    // The page says what is different by this profile, and offers what works.
+    let name = profile.to_possible_value().ok_or("a profile without a name")?;
+    let html = include_str!("page/index.html")
+        .replace(r#"data-profile="any""#, &format!(r#"data-profile="{}""#, name.get_name()));
+    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile.profile());
     let routes = Router::new()
         .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
         .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))

@@ -6,6 +6,73 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const mintingIsOn = document.documentElement.dataset.minting === 'on';
 
+/* The profile: whose clients the gateway serves, by its flag of that name */
+
+const everything = {
+  lifetime: [1, 7200],
+  shapes: ['openai', 'xai', 'swaram'],
+  offers: ['openai', 'xai', 'query'],
+};
+const profiles = {
+  any: everything,
+  openai: {
+    lifetime: [10, 7200],
+    shapes: ['openai'],
+    offers: ['openai'],
+    serves: 'OpenAI\'s clients alone',
+    notice: 'Tokens are asked for with OpenAI\'s fields and live at least 10 seconds, no token is '
+      + 'read from a query, and a browser that is refused is closed with code 3000.',
+  },
+  xai: {
+    lifetime: [1, 3600],
+    shapes: ['xai'],
+    offers: ['xai'],
+    serves: 'xAI\'s clients alone',
+    notice: 'Tokens are asked for with a lifetime and nothing else, so they lock nothing, and step 3 '
+      + 'changes whatever you like. A browser offers its token as the only subprotocol.',
+  },
+  swaram: {
+    lifetime: [1, 3600],
+    shapes: ['swaram', 'openai', 'xai'],
+    offers: ['openai', 'query'],
+    serves: 'Swaram\'s clients alone',
+    notice: 'Once a conversation has begun, all settings are locked, also those that the token '
+      + 'leaves open. To see it, ask for a response in step 3, then send another temperature.',
+  },
+  decart: {
+    lifetime: [1, 3600],
+    shapes: everything.shapes,
+    offers: ['query'],
+    serves: 'Decart\'s clients alone',
+    notice: 'The token of a browser travels in the query, and errors are plain texts. Decart\'s '
+      + 'clients themselves mint at /v1/client/tokens.',
+  },
+  svara: {
+    ...everything,
+    offers: ['openai'],
+    serves: 'Svara\'s clients alone',
+    notice: 'A key stands in a header and nowhere else, and a browser can send none with a '
+      + 'WebSocket: so it is told in step 2 that it sent no key.',
+  },
+};
+const profileName = document.documentElement.dataset.profile;
+const profile = profiles[profileName];
+
+/** Leaves the choices that the profile takes, the first of them chosen. */
+function offerChoices(name, taken) {
+  const inputs = [...document.querySelectorAll(`input[name="${name}"]`)];
+  for (const input of inputs) {
+    input.checked = input.value === taken[0];
+    if (!taken.includes(input.value)) input.parentElement.remove();
+  }
+}
+
+/** Holds a number of seconds to what the profile takes. */
+function bound(input, [min, max]) {
+  Object.assign(input, { min, max });
+  if (input.valueAsNumber < min) input.value = min;
+}
+
 /* The log */
 
 const WAYS = { sent: '→ sent', received: '← received', socket: '· socket' };
@@ -107,9 +174,10 @@ async function mint(body) {
 }
 
 /** Opens a WebSocket; `on.open`, `on.event` and `on.close` hear of it. */
-function open(path, protocols, on) {
-  const socket = new WebSocket(`${location.origin.replace('http', 'ws')}${path}`, protocols);
-  log('sent', `WebSocket ${path}, subprotocols ${JSON.stringify(protocols)}`);
+function open(path, { protocols = [], query = '' }, on) {
+  const url = `${location.origin.replace('http', 'ws')}${path}${query}`;
+  const socket = new WebSocket(url, protocols);
+  log('sent', `WebSocket ${path}${query}, subprotocols ${JSON.stringify(protocols)}`);
   socket.onopen = () => {
     log('socket', `open, subprotocol ${JSON.stringify(socket.protocol)}`);
     on.open?.(socket);
@@ -192,22 +260,27 @@ $('mint-form').onsubmit = (event) => {
 let socket;
 
 const offers = {
-  openai: (token) => ['realtime', `openai-insecure-api-key.${token}`],
-  xai: (token) => [`xai-client-secret.${token}`],
+  openai: (token) => ({ protocols: ['realtime', `openai-insecure-api-key.${token}`] }),
+  xai: (token) => ({ protocols: [`xai-client-secret.${token}`] }),
+  query: (token) => ({ query: `?api_key=${encodeURIComponent(token)}` }),
 };
 
 function showCode() {
-  const entries = offers[chosen('offer')]('TOKEN').map((entry) =>
-    entry.endsWith('TOKEN') ? `"${entry.replace('TOKEN', '')}" + token` : `"${entry}"`);
-  const url = `${location.origin.replace('http', 'ws')}/v1/realtime`;
-  $('code').textContent = `new WebSocket("${url}",\n  [${entries.join(', ')}])`;
+  const { protocols = [], query = '' } = offers[chosen('offer')]('TOKEN');
+  const code = (text) =>
+    text.endsWith('TOKEN') ? `"${text.replace('TOKEN', '')}" + token` : `"${text}"`;
+  const url = code(`${location.origin.replace('http', 'ws')}/v1/realtime${query}`);
+  const offered = protocols.length ? `,\n  [${protocols.map(code).join(', ')}]` : '';
+  $('code').textContent = `new WebSocket(${url}${offered})`;
 }
 
 const voiceOf = (session) => session.audio?.output?.voice ?? session.voice;
 
 function opened({ session }) {
   show('connect-result', 'good',
-    `Open. The server chose the subprotocol ${JSON.stringify(shortened(socket.protocol))}.`,
+    socket.protocol
+      ? `Open. The server chose the subprotocol ${JSON.stringify(shortened(socket.protocol))}.`
+      : 'Open.',
     `The session has the voice ${quoted(voiceOf(session))}, the model ${quoted(session.model)} `
       + `and the instructions ${quoted(session.instructions)}.`);
 }
@@ -327,9 +400,9 @@ function tell(column, { event = 'none', code, reason }) {
 }
 
 /** Connects in vain, and answers what the script was told. */
-const refused = (path, protocols) => new Promise((resolve) => {
+const refused = (path, offer) => new Promise((resolve) => {
   let event;
-  open(path, protocols, {
+  open(path, offer, {
     event: ({ error }) => { event = error?.message ?? error; },
     close: (closed) => resolve({ event, ...closed }),
   });
@@ -346,7 +419,7 @@ $('expire-form').onsubmit = (event) => {
     expired = json.value;
     show('expire-result', '', `Minted. Waiting ${seconds} s, until it has expired …`);
     await sleep(seconds * 1000 + 50);
-    const told = await refused('/v1/realtime', offers.openai(expired));
+    const told = await refused('/v1/realtime', offers[chosen('offer')](expired));
     tell('layer', told);
     show('expire-result', 'good',
       `Closed with ${told.code}: the script can tell its user what to do.`);
@@ -362,6 +435,16 @@ $('status').onclick = () => once($('status'), 'expire-result', async () => {
 
 /* The start */
 
+offerChoices('shape', profile.shapes);
+offerChoices('offer', profile.offers);
+bound($('lifetime'), profile.lifetime);
+bound($('expiry'), [profile.lifetime[0], profile.lifetime[0] + 4]);
+if (profile.notice) {
+  const flag = make('code', {}, `--profile ${profileName}`);
+  $('profile').append(make('strong', {}, flag, ` serves ${profile.serves}.`), ` ${profile.notice}`);
+  $('profile').hidden = false;
+}
+$('by-query').hidden = !profile.offers.includes('query');
 $('minting-off').hidden = mintingIsOn;
 if (!mintingIsOn) {
   for (const id of ['mint', 'expire']) $(id).disabled = true;

@@ -1,7 +1,9 @@
 //! What the realtime servers among the examples share: flags, keys, routes, sessions, and how they
 //! end.
 
+mod greeting;
 mod http;
+mod profile_kind;
 pub mod session;
 mod tls;
 
@@ -25,7 +27,8 @@ use tower_realtime_auth::{
     Profile, RealtimeAuthLayer, RealtimeSessions, TranscriptionSessions,
 };
 
-use self::tls::Tls;
+pub use self::profile_kind::ProfileKind;
+use self::{greeting::greet, tls::Tls};
 
 /// The account that keys given or made at the start belong to.
 pub const ACCOUNT: &str = "demo";
@@ -71,30 +74,6 @@ enum StoreKind {
     Memory,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ProfileKind {
-    /// All of them at once
-    Any,
-    Openai,
-    Xai,
-    Decart,
-    Swaram,
-    Svara,
-}
-
-impl ProfileKind {
-    fn profile(self) -> Profile {
-        match self {
-            Self::Any => Profile::default(),
-            Self::Openai => Profile::openai(),
-            Self::Xai => Profile::xai(),
-            Self::Decart => Profile::decart(),
-            Self::Swaram => Profile::swaram(),
-            Self::Svara => Profile::svara(),
-        }
-    }
-}
-
 /// What a server shows to everybody, key or no key.
 #[derive(Default)]
 pub struct Public {
@@ -104,11 +83,16 @@ pub struct Public {
 }
 
 /// Serves `sessions` and mints tokens for them, to whoever has a key, until a signal comes; and
-/// what `public` makes for this address and scheme, to everybody.
+/// what `public` makes for this address, scheme and profile, to everybody.
 pub async fn run(
     flags: Flags,
     sessions: impl FnOnce(Stopping) -> Router,
-    public: impl AsyncFnOnce(SocketAddr, &str, Keys<Store>, Profile) -> Result<Public, Box<dyn Error>>,
+    public: impl AsyncFnOnce(
+        SocketAddr,
+        &str,
+        Keys<Store>,
+        ProfileKind,
+    ) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let store: Store = match flags.store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
@@ -127,7 +111,7 @@ pub async fn run(
     let scheme = if flags.tls { "https" } else { "http" };
 
     let profile = flags.profile.profile();
-    let Public { paths, routes } = public(address, scheme, keys.clone(), profile.clone()).await?;
+    let Public { paths, routes } = public(address, scheme, keys.clone(), flags.profile).await?;
     let secrets = ClientSecrets::new(keys.clone()).with_profile(&profile);
     let realtime_sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
     let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
@@ -150,7 +134,7 @@ pub async fn run(
     if flags.keys.is_empty() {
         let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
         let issued = keys.issue(new).await?;
-        greet(address, flags.tls, issued.key().expose());
+        greet(address, flags.tls, flags.profile, issued.key().expose());
     }
     if paths.contains(&"/") {
         println!("Open {scheme}://{address}/ in a browser to try all of it.\n");
@@ -195,38 +179,6 @@ pub async fn stopped(stopping: &mut Stopping) {
 /// Svara's and Stripe's way of marking keys for rehearsals.
 fn environment_of(key: &ApiKey) -> Environment {
     if key.expose().starts_with("sk_test_") { Environment::Test } else { Environment::Live }
-}
-
-fn greet(address: SocketAddr, tls: bool, key: &str) {
-    // Nobody but us vouches for our certificate: curl is told not to ask.
-    let (curl, ws) = if tls {
-        (format!("curl -k https://{address}"), "wss")
-    } else {
-        (format!("curl http://{address}"), "ws")
-    };
-    println!(
-        r#"
-A secret key, shown this once; it belongs on a server:
-
-    {key}
-
-Mint a token for a browser, with a voice that the browser cannot change:
-
-    {curl}/v1/realtime/client_secrets \
-      -H 'Authorization: Bearer {key}' \
-      -d '{{"expires_after": {{"seconds": 600}}, "session": {{"voice": "marin"}}}}'
-
-Connect with it, for instance in the console of a browser:
-
-    const socket = new WebSocket("{ws}://{address}/v1/realtime?model=demo",
-      ["realtime", "openai-insecure-api-key." + TOKEN]);
-    socket.onmessage = event => console.log(event.data);
-    socket.onclose = event => console.log(event.code, event.reason);
-"#
-    );
-    if tls {
-        println!("Before that, open https://{address}/ there and accept its certificate.\n");
-    }
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

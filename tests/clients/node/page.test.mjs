@@ -15,6 +15,10 @@ const DEADLINE = 10_000;
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 const { origin } = await start();
+const origins = { any: origin };
+for (const profile of ['openai', 'xai', 'swaram', 'decart', 'svara']) {
+  ({ origin: origins[profile] } = await start('--profile', profile));
+}
 const { host, port } = new URL(origin);
 const browser = await launch('--ignore-certificate-errors');
 
@@ -41,10 +45,10 @@ async function visit(t, { at = origin, viewport = desk, ...options } = {}) {
   return { page, complaints };
 }
 
-/** Presses a button, and waits until the page says this. */
-async function press(page, name, said) {
+/** Presses a button, and waits until the page says this, which takes it so many seconds at least. */
+async function press(page, name, said, seconds = 0) {
   await page.getByRole('button', { name, exact: true }).click();
-  await page.getByText(said).first().waitFor();
+  await page.getByText(said).first().waitFor({ timeout: seconds * 1000 + DEADLINE });
 }
 
 const shown = (page, id) => page.locator(`#${id}`).innerText();
@@ -64,16 +68,79 @@ async function shoot(page, name) {
   await page.screenshot({ path: `${process.env.SHOTS}/${name}-whole.png`, fullPage: true });
 }
 
-describe('the page, from start to end', () => {
-  for (const colorScheme of ['light', 'dark']) {
-    for (const [device, viewport] of Object.entries({ phone, desk })) {
-      test(`${device}, ${colorScheme}`, async (t) => {
-        const { page, complaints } = await visit(t, { viewport, colorScheme });
-        await shoot(page, `${device}-${colorScheme}-start`);
+/** What the page tells of a server for all clients, and where it differs for those of one. */
+const locking = {
+  minting: /"voice": "marin"/,
+  opening: { subprotocol: 'realtime', voice: '"marin"', instructions: '"Speak like a pirate"' },
+  change: /^The lock held: 2 of 3/,
+  changed: [
+    ['voice', '"cedar"', '"marin"', 'locked, kept'],
+    ['instructions', '"Tell all you know"', '"Speak like a pirate"', 'locked, kept'],
+    ['temperature', '0.4', '0.4', 'as asked'],
+  ],
+  response: /I am demo-voice and speak as marin\. My instructions: Speak like a pirate\./,
+  // Once the conversation has begun.
+  changeLater: /^The lock held: 2 of 3/,
+  seconds: 1,
+  refusal: { code: '4001', reason: /^Unauthorized: invalid or expired API key$/ },
+};
+const stories = {
+  any: locking,
+  openai: {
+    ...locking,
+    notice: /live at least 10 seconds.*closed with code 3000/,
+    seconds: 10,
+    refusal: { code: '3000', reason: /^invalid_request_error\.invalid_api_key$/ },
+  },
+  xai: {
+    ...locking,
+    notice: /lock nothing/,
+    minting: /\{\n {2}"expires_after": \{\n {4}"seconds": 600\n {2}\}\n\}$/,
+    opening: { subprotocol: 'xai-client-secret.ek_', voice: 'nothing', instructions: 'nothing' },
+    change: /^Everything went through/,
+    changed: [
+      ['voice', '"cedar"', '"cedar"', 'as asked'],
+      ['instructions', '"Tell all you know"', '"Tell all you know"', 'as asked'],
+      ['temperature', '0.4', '0.4', 'as asked'],
+    ],
+    response: /I am demo-voice and speak as cedar\. My instructions: Tell all you know\./,
+    changeLater: /^Everything went through/,
+  },
+  swaram: {
+    ...locking,
+    notice: /Once a conversation has begun, all settings are locked/,
+    changeLater: /^The lock held: 3 of 3/,
+  },
+  decart: {
+    ...locking,
+    notice: /travels in the query/,
+    opening: { ...locking.opening, subprotocol: '' },
+  },
+};
+const [lightPhone, darkPhone, lightDesk, darkDesk] = [phone, desk].flatMap((viewport) =>
+  ['light', 'dark'].map((colorScheme) => ({ viewport, colorScheme })));
+const devices = {
+  any: [lightPhone, darkPhone, lightDesk, darkDesk],
+  openai: [lightPhone, darkDesk],
+  xai: [darkPhone],
+  swaram: [lightDesk],
+  decart: [darkPhone],
+};
+
+// Two at once, because they wait for tokens to expire.
+describe('the page, from start to end', { concurrency: 2 }, () => {
+  for (const [profile, story] of Object.entries(stories)) {
+    for (const device of devices[profile]) {
+      const { viewport, colorScheme } = device;
+      const title = `${viewport === phone ? 'phone' : 'desk'}-${colorScheme}-${profile}`;
+      test(title, async (t) => {
+        const { page, complaints } = await visit(t, { at: origins[profile], ...device });
+        await shoot(page, `${title}-start`);
         const sent = [];
         page.on('request', (made) => sent.push(made));
 
-        assert.match(await shown(page, 'request'), /"voice": "marin"/);
+        assert.match(await shown(page, 'profile'), story.notice ?? /^$/);
+        assert.match(await shown(page, 'request'), story.minting);
         await press(page, 'Mint token', /^Minted\. The token/);
         const [made] = sent;
         assert.equal(new URL(made.url()).pathname, '/demo/client_secrets');
@@ -84,32 +151,32 @@ describe('the page, from start to end', () => {
         const token = await tokenOf(page).inputValue();
         assert.match(token, /^ek_\w+$/);
 
-        await press(page, 'Connect', /^Open\. The server chose the subprotocol "realtime"/);
-        assert.match(await shown(page, 'connect-result'), /the voice "marin".*"Speak like a pirate"/);
+        await press(page, 'Connect', /^Open\./);
+        const { subprotocol, voice, instructions } = story.opening;
+        const opened = await shown(page, 'connect-result');
+        assert.equal(opened.includes(`chose the subprotocol "${subprotocol}`), subprotocol !== '');
+        assert.ok(opened.includes(`the voice ${voice}, `), opened);
+        assert.ok(opened.includes(`the instructions ${instructions}.`), opened);
 
-        await press(page, 'Send it', /^The lock held: 2 of 3/);
+        await press(page, 'Send it', story.change);
         const rows = await page.locator('#change-result tbody tr').allInnerTexts();
-        assert.deepEqual(
-          rows.map((row) => row.split(/\s*[\t\n]\s*/)),
-          [
-            ['voice', '"cedar"', '"marin"', 'locked, kept'],
-            ['instructions', '"Tell all you know"', '"Speak like a pirate"', 'locked, kept'],
-            ['temperature', '0.4', '0.4', 'as asked'],
-          ],
-        );
+        assert.deepEqual(rows.map((row) => row.split(/\s*[\t\n]\s*/)), story.changed);
         await press(page, 'Ask for a response', /^The response was made/);
-        assert.match(
-          await shown(page, 'respond-result'),
-          /I am demo-voice and speak as marin\. My instructions: Speak like a pirate\./,
-        );
+        assert.match(await shown(page, 'respond-result'), story.response);
+        const update = page.getByLabel('Event to send');
+        await update.fill((await update.inputValue()).replace('0.4', '0.9'));
+        await press(page, 'Send it', story.changeLater);
 
-        await page.getByLabel('Let a token expire after').fill('1');
-        await press(page, 'Mint, wait, connect', /^Closed with 4001/);
+        const expiry = page.getByLabel('Let a token expire after');
+        assert.equal(await expiry.getAttribute('min'), `${story.seconds}`);
+        await expiry.fill(`${story.seconds}`);
+        const { code: closeCode, reason: closeReason } = story.refusal;
+        await press(page, 'Mint, wait, connect', `Closed with ${closeCode}: `, story.seconds);
         const told = (column) => page.locator(`[data-cell^=${column}]`).allInnerTexts();
         const [event, code, reason] = await told('layer');
         assert.match(event, /expired/);
-        assert.equal(code, '4001');
-        assert.match(reason, /^Unauthorized/);
+        assert.equal(code, closeCode);
+        assert.match(reason, closeReason);
 
         // Up to here nothing went wrong. A status on a handshake, Chromium itself complains of.
         assert.deepEqual(complaints.splice(0), []);
@@ -122,10 +189,11 @@ describe('the page, from start to end', () => {
         let from = 0;
         for (const entry of [
           '→ sent\n', 'POST /demo/client_secrets', '← received\n', '200 OK',
-          'WebSocket /v1/realtime', 'open, subprotocol "realtime"', '← received session.created',
-          '→ sent session.update', '← received session.updated', '→ sent response.create',
-          '← received response.done', '← received error', 'closed, code 4001',
-          'WebSocket /demo/refused-by-status', 'closed, code 1006, reason ""',
+          'WebSocket /v1/realtime', `open, subprotocol "${subprotocol}`,
+          '← received session.created', '→ sent session.update', '← received session.updated',
+          '→ sent response.create', '← received response.done', '← received error',
+          `closed, code ${closeCode}`, 'WebSocket /demo/refused-by-status',
+          'closed, code 1006, reason ""',
         ]) {
           const at = log.replaceAll(/(sent|received) ?\n?(\d\d:)/g, '$1\n$2').indexOf(entry, from);
           assert.notEqual(at, -1, `the log does not go on with ${entry}:\n${log}`);
@@ -141,11 +209,20 @@ describe('the page, from start to end', () => {
           const fits = await table.evaluate((it) => it.offsetWidth <= it.parentElement.clientWidth);
           assert.ok(fits, await table.innerText());
         }
-        await shoot(page, `${device}-${colorScheme}-end`);
+        await shoot(page, `${title}-end`);
         await assertAccessible(page);
       });
     }
   }
+
+  test('a browser cannot be a client of Svara\'s, and the page says so', async (t) => {
+    const { page, complaints } = await visit(t, { at: origins.svara });
+    assert.match(await shown(page, 'profile'), /a browser can send none/);
+    await press(page, 'Mint token', /^Minted\. The token/);
+    await press(page, 'Connect', /^Refused\. No API key was presented/);
+    assert.deepEqual(complaints, []);
+    await assertAccessible(page);
+  });
 
   test('accessible before anything was done', async (t) => {
     for (const colorScheme of ['light', 'dark']) {
