@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 main() {
     need_rust
     need cc build-essential
+    need curl curl
     need node nodejs
     need npm npm
     need python3 python3

@@ -360,7 +360,7 @@ function compare(session) {
   const kept = rows.filter((row) => row.querySelector('.kept')).length;
   const head = ['setting', 'you asked for', 'the session has'];
   show('change-result', 'good',
-    kept ? `The lock held: ${kept} of ${rows.length} settings stayed as the token wants them.`
+    kept ? `The lock held: ${kept} of ${rows.length} settings stayed as they were.`
       : 'Everything went through: the token locks none of it.',
     make('table', {},
       make('thead', {}, make('tr', {}, ...head.map((text) => make('th', { scope: 'col' }, text)))),

@@ -21,9 +21,12 @@ export const key = `sk_test_${randomBytes(12).toString('hex')}`;
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
 /** Starts a gateway with these flags; answers at which origin it listens, and how to stop it. */
-export async function start(...flags) {
+export const start = (...flags) => startWithoutKey('--key', key, ...flags);
+
+/** The same, but the gateway makes a key of its own, and shows it with what to try. */
+export async function startWithoutKey(...flags) {
   const listen = flags.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
-  const child = spawn(binary, [...listen, '--key', key, ...flags], {
+  const child = spawn(binary, [...listen, ...flags], {
     // Its log would drown the report; RUST_LOG=debug brings it back.
     env: { RUST_LOG: 'error', ...process.env },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -33,8 +36,12 @@ export async function start(...flags) {
 
   // Rejects if it could not be started at all.
   const ended = once(child, 'exit');
+  const reader = createInterface(child.stdout);
+  const lines = [];
+  reader.on('line', (line) => lines.push(line));
+  const next = () => once(reader, 'line', { signal: AbortSignal.timeout(DEADLINE) });
   const [line] = await Promise.race([
-    once(createInterface(child.stdout), 'line', { signal: AbortSignal.timeout(DEADLINE) }),
+    next(),
     ended.then(([code]) => assert.fail(`the gateway ended with ${code} before it listened`)),
   ]);
   const [, origin] = line.match(/^listening on (https?:\/\/\S+)$/) ?? assert.fail(line);
@@ -49,5 +56,11 @@ export async function start(...flags) {
     return status;
   };
   after(stop);
-  return { origin, stop };
+
+  /** What it shows, up to a line that begins with this. */
+  const shown = async (last) => {
+    while (!lines.some((shown) => shown.startsWith(last))) await next();
+    return lines.join('\n');
+  };
+  return { origin, stop, shown };
 }
