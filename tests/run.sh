@@ -176,7 +176,7 @@ python_clients() {
 
 # Every wait in the tests has a deadline; this is for what nobody thought of.
 bounded() {
-    timeout --foreground --signal=INT --kill-after=10 300 "$@"
+    timeout --foreground --signal=INT --kill-after=10 600 "$@"
 }
 
 main "$@"
