@@ -27,6 +27,7 @@ use tower_realtime_auth::{ClientSecrets, Environment, KeyAdmin, Keys, NewKey, Re
 use crate::server::{ACCOUNT, ProfileKind, Public};
 
 const MINT: &str = "/demo/client_secrets";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 const REFUSED_BY_STATUS: &str = "/demo/refused-by-status";
 
 /// No script, style or connection but this server's own; the icon is part of the page.
@@ -47,7 +48,8 @@ pub async fn public<S: KeyAdmin>(
     let mint = ClientSecrets::new(keys.clone()).with_profile(&profile.profile());
     let routes = Router::new()
         .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
-        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))
+        .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
+        .route("/profiles.js", file(SCRIPT, include_str!("page/profiles.js")))
         // For comparison, a refusal as most servers make it; the layer's own ends with a code.
         .route(REFUSED_BY_STATUS, any(StatusCode::UNAUTHORIZED));
     let routes = if address.ip().is_loopback() {
@@ -66,7 +68,7 @@ pub async fn public<S: KeyAdmin>(
             .route("/", file("text/html; charset=utf-8", html))
             .route(MINT, post(move || async move { forbidden("demo_minting_off", hint) }))
     };
-    let paths = &["/", "/page.css", "/page.js", MINT, REFUSED_BY_STATUS];
+    let paths = &["/", "/page.css", "/page.js", "/profiles.js", MINT, REFUSED_BY_STATUS];
     Ok(Public { paths, routes })
 }
 

@@ -375,6 +375,7 @@ test('the page comes with a strict policy', async () => {
     ['/', 'text/html; charset=utf-8'],
     ['/page.css', 'text/css; charset=utf-8'],
     ['/page.js', 'text/javascript; charset=utf-8'],
+    ['/profiles.js', 'text/javascript; charset=utf-8'],
   ]) {
     const { status, headers } = await fetch(origin + path);
     assert.deepEqual([status, headers.get('content-type')], [200, type]);
