@@ -41,6 +41,8 @@ pub enum ConfigError {
     EmptyQueryName,
     /// A pepper of fewer than 32 bytes.
     ShortPepper,
+    /// A key to sign with or to verify by that is not an Ed25519 key in PEM.
+    SigningKey,
     /// A path of a session setting with an empty name, an array's index or too many names.
     SettingPath {
         /// The path as given.
@@ -71,6 +73,7 @@ impl fmt::Display for ConfigError {
             Self::Scheme { text } => write!(f, "authentication scheme {text:?} must be a token"),
             Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
             Self::ShortPepper => write!(f, "a pepper needs at least 32 random bytes"),
+            Self::SigningKey => write!(f, "a signing key must be an Ed25519 key in PEM (PKCS#8)"),
             Self::SettingPath { path } => write!(
                 f,
                 "{path:?} is no path of a setting: use names with dots between them, and lock \

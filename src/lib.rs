@@ -52,6 +52,8 @@ pub use http;
 
 #[cfg(feature = "axum")]
 pub use self::axum::MissingPrincipal;
+#[cfg(feature = "jwt")]
+pub use self::key::TokenSigner;
 #[cfg(feature = "mint")]
 pub use self::mint::{
     ClientSecrets, ClientTokens, JsonBody, MintEndpoint, MintError, NewToken, RealtimeSessions,

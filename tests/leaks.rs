@@ -8,14 +8,15 @@ use std::{
     fmt::Write as _,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use support::Body;
 use tower::{Layer, Service, ServiceExt as _, service_fn};
 use tower_realtime_auth::{
-    ApiKey, CredentialSource, HeaderForm, Keys, MemoryStore, NewKey, Profile, RealtimeAuthLayer,
-    SubprotocolForm,
+    ApiKey, CredentialSource, HeaderForm, Keys, MemoryStore, NewKey, NewToken, Principal, Profile,
+    RealtimeAuthLayer, SubprotocolForm, TokenSigner,
     http::{Request, Response},
     request_span,
 };
@@ -145,6 +146,32 @@ fn profile() -> Profile {
 
 #[test]
 fn no_byte_of_a_key_is_written_anywhere() {
+    let (keys, known) = keys();
+    nothing_is_written(keys, &known, REQUESTS);
+}
+
+/// Nor of a signed twin, as a JWT and as what is none.
+#[test]
+fn no_byte_of_a_twin_is_written_anywhere() {
+    let (keys, known) = keys();
+    let signer = TokenSigner::generate("https://a.example", "https://a.example").unwrap();
+    let keys = keys.with_signer(signer);
+    let parent = Principal::new(
+        keys.import(&ApiKey::new("sk-own").unwrap(), NewKey::secret("acme"))
+            .now_or_never()
+            .unwrap()
+            .unwrap(),
+        CredentialSource::Header,
+        keys.now(),
+    );
+    let mint = || keys.mint(&parent, NewToken::lasting(Duration::from_secs(600)));
+    let mint = |_| mint().now_or_never().unwrap().unwrap().twin().unwrap().clone();
+    let twins: Vec<_> = (0..known.len()).map(mint).collect();
+    nothing_is_written(keys, &twins, REQUESTS / 10);
+}
+
+/// In that many requests for each place.
+fn nothing_is_written(keys: Keys<MemoryStore>, known: &[ApiKey], requests: usize) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
@@ -152,19 +179,18 @@ fn no_byte_of_a_key_is_written_anywhere() {
         .with_writer(log.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let (keys, known) = keys();
     let told = log.clone();
     let layer = RealtimeAuthLayer::new(keys)
         .with_profile(profile())
         .on_decision(move |decision| told.write(decision));
     let service = layer.layer(inner(log.clone()));
     for place in ["bearer", "header", "query", "offer", "lone offer", "pair", "malformed"] {
-        let leaks = leaks(&service, &log, place, &known, REQUESTS);
-        assert_eq!(leaks, 0, "of {REQUESTS} requests with a key as {place}");
+        let leaks = leaks(&service, &log, place, known, requests);
+        assert_eq!(leaks, 0, "of {requests} requests with a key as {place}");
     }
     log.write(&layer);
     let written = log.take();
-    for key in &known {
+    for key in known {
         assert!(
             !written.contains(&key.expose()[key.expose().len() - 12..]),
             "the layer shows a key"

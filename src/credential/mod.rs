@@ -215,7 +215,7 @@ impl Candidates {
             let digests = match found {
                 Found::Nothing | Found::Empty => return None,
                 Found::Malformed => Err(RejectionKind::Malformed),
-                Found::One(text) => keys.digests(text.bytes()).ok_or(RejectionKind::Unknown),
+                Found::One(text) => keys.digests(text.bytes()),
             };
             Some(Candidate { source: *source, digests })
         });

@@ -1,12 +1,17 @@
 //! A store together with what turns a key into something the store knows: form, digest, clock.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
+#[cfg(feature = "jwt")]
+use super::signer::{TokenSigner, is_jwt};
 use super::{
-    ApiKey, Digests, Environment, Grants, InvalidKey, KeyFormat, KeyHasher, KeyId, KeyKind,
-    KeyRecord, random_base62,
+    ApiKey, Digests, Environment, InvalidKey, Issued, KeyError, KeyFormat, KeyHasher, KeyId,
+    KeyKind, KeyRecord, NewKey, random_base62,
 };
-use crate::{Clock, Inserted, KeyAdmin, KeyStore, Revocation, StoreError, SystemClock, UnixMillis};
+use crate::{
+    Clock, Inserted, KeyAdmin, KeyStore, RejectionKind, Revocation, StoreError, SystemClock,
+    UnixMillis,
+};
 
 /// Base62 characters of a key's public id: 119 bits, so that ids do not meet.
 const KEY_ID_LEN: usize = 20;
@@ -54,6 +59,8 @@ struct Inner<S> {
     clock: Arc<dyn Clock>,
     format: KeyFormat,
     hasher: KeyHasher,
+    #[cfg(feature = "jwt")]
+    signer: Option<Arc<TokenSigner>>,
 }
 
 impl<S> Clone for Inner<S> {
@@ -63,6 +70,8 @@ impl<S> Clone for Inner<S> {
             clock: Arc::clone(&self.clock),
             format: self.format.clone(),
             hasher: self.hasher.clone(),
+            #[cfg(feature = "jwt")]
+            signer: self.signer.clone(),
         }
     }
 }
@@ -76,6 +85,8 @@ impl<S: KeyStore> Keys<S> {
             clock: Arc::new(SystemClock),
             format: KeyFormat::default(),
             hasher: KeyHasher::default(),
+            #[cfg(feature = "jwt")]
+            signer: None,
         }))
     }
 
@@ -97,6 +108,15 @@ impl<S: KeyStore> Keys<S> {
         Self(Arc::new(Inner { hasher, ..Inner::clone(&self.0) }))
     }
 
+    /// The same keys, whose tokens have signed twins, which sign in as well.
+    ///
+    /// From then on a JWT is a twin or refused: keys taken in from elsewhere cannot be JWTs.
+    #[cfg(feature = "jwt")]
+    #[must_use]
+    pub fn with_signer(self, signer: TokenSigner) -> Self {
+        Self(Arc::new(Inner { signer: Some(Arc::new(signer)), ..Inner::clone(&self.0) }))
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> &S {
@@ -109,10 +129,23 @@ impl<S: KeyStore> Keys<S> {
         self.0.clock.now()
     }
 
-    /// The digests under which the store may know a presented text; `None` if it can be no key of
-    /// ours.
-    pub(crate) fn digests(&self, text: &[u8]) -> Option<Digests> {
-        (!self.0.format.is_mistyped(text)).then(|| self.0.hasher.digests(text))
+    /// The digests under which the store may know a presented text, or why it need not be asked.
+    pub(crate) fn digests(&self, text: &[u8]) -> Result<Digests, RejectionKind> {
+        #[cfg(feature = "jwt")]
+        if let Some(signer) = self.signer_of(text) {
+            let current = signer.verify(text, self.now())?;
+            return Ok(Digests { current, previous: None });
+        }
+        if self.0.format.is_mistyped(text) {
+            return Err(RejectionKind::Unknown);
+        }
+        Ok(self.0.hasher.digests(text))
+    }
+
+    /// Whoever signed a text of this form, if anybody.
+    #[cfg(feature = "jwt")]
+    fn signer_of(&self, text: &[u8]) -> Option<&TokenSigner> {
+        self.0.signer.as_deref().filter(|_| is_jwt(text))
     }
 }
 
@@ -124,14 +157,14 @@ impl<S: KeyAdmin> Keys<S> {
     pub async fn issue(&self, new: NewKey) -> Result<Issued, KeyError> {
         let key = self.generate(KeyKind::Secret, new.environment)?;
         let record = self.import(&key, new).await?;
-        Ok(Issued { key, record })
+        Ok(Issued::new(key, record, None))
     }
 
     /// Takes in a key that was made elsewhere.
     ///
     /// # Errors
     /// As [`Keys::issue`]; [`KeyError::Taken`] if the key is known already; [`KeyError::Invalid`]
-    /// if it looks like a key issued here but its checksum is wrong.
+    /// if it looks like a key issued here but its checksum is wrong, or like a signed twin.
     pub async fn import(&self, key: &ApiKey, new: NewKey) -> Result<Arc<KeyRecord>, KeyError> {
         let now = self.now();
         let record = self
@@ -156,6 +189,15 @@ impl<S: KeyAdmin> Keys<S> {
         self.store().revoke(&Revocation::Key(id.clone()), self.now()).await
     }
 
+    /// The signed form of a token to mint, if the keys have a signer. `Err` if it would be longer
+    /// than a credential may be.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn twin(&self, record: &KeyRecord) -> Result<Option<ApiKey>, KeyError> {
+        let Some(signer) = &self.0.signer else { return Ok(None) };
+        let text = signer.sign(record).ok_or(KeyError::Random)?;
+        Ok(Some(ApiKey::new(text)?))
+    }
+
     pub(crate) fn generate(
         &self,
         kind: KeyKind,
@@ -171,10 +213,18 @@ impl<S: KeyAdmin> Keys<S> {
         account: Arc<str>,
         kind: KeyKind,
     ) -> Result<KeyRecord, KeyError> {
-        let digests = self.digests(key.expose().as_bytes()).ok_or(InvalidKey::Checksum)?;
+        let text = key.expose().as_bytes();
+        #[cfg(feature = "jwt")]
+        if self.signer_of(text).is_some() {
+            return Err(InvalidKey::Jwt.into());
+        }
+        if self.0.format.is_mistyped(text) {
+            return Err(InvalidKey::Checksum.into());
+        }
+        let digest = self.0.hasher.digests(text).current;
         let mut id = String::from("key_");
         random_base62(KEY_ID_LEN, &mut id).map_err(|_| KeyError::Random)?;
-        let record = KeyRecord::new(KeyId::new(id), digests.current, account, kind, self.now());
+        let record = KeyRecord::new(KeyId::new(id), digest, account, kind, self.now());
         Ok(record.with_algorithm(self.0.hasher.algorithm()))
     }
 }
@@ -197,117 +247,5 @@ impl<S: fmt::Debug> fmt::Debug for Keys<S> {
             .field("store", &self.0.store)
             .field("format", &self.0.format)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a new secret key is to be.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    account: Arc<str>,
-    environment: Environment,
-    lifetime: Option<Duration>,
-    grants: Grants,
-}
-
-impl NewKey {
-    /// A secret key of `account`: live, without expiry, granting everything.
-    #[must_use]
-    pub fn secret(account: impl Into<Arc<str>>) -> Self {
-        Self {
-            account: account.into(),
-            environment: Environment::Live,
-            lifetime: None,
-            grants: Grants::default(),
-        }
-    }
-
-    /// The same in another environment.
-    #[must_use]
-    pub fn with_environment(self, environment: Environment) -> Self {
-        Self { environment, ..self }
-    }
-
-    /// The same, expiring `lifetime` after it is made.
-    #[must_use]
-    pub fn with_lifetime(self, lifetime: Duration) -> Self {
-        Self { lifetime: Some(lifetime), ..self }
-    }
-
-    /// The same with these grants.
-    #[must_use]
-    pub fn with_grants(self, grants: Grants) -> Self {
-        Self { grants, ..self }
-    }
-}
-
-/// A key that was just made, with its record.
-#[derive(Debug)]
-pub struct Issued {
-    key: ApiKey,
-    record: Arc<KeyRecord>,
-}
-
-impl Issued {
-    #[cfg(feature = "mint")]
-    pub(crate) const fn new(key: ApiKey, record: Arc<KeyRecord>) -> Self {
-        Self { key, record }
-    }
-
-    /// The key. It cannot be had a second time.
-    #[must_use]
-    pub const fn key(&self) -> &ApiKey {
-        &self.key
-    }
-
-    /// What the store keeps of it.
-    #[must_use]
-    pub const fn record(&self) -> &Arc<KeyRecord> {
-        &self.record
-    }
-}
-
-/// Why a key was not made or taken in.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// The store could not answer.
-    Store(StoreError),
-    /// The operating system gave no random numbers.
-    Random,
-    /// There is such a key already; it stays as it is.
-    Taken,
-    /// The text cannot be a key here.
-    Invalid(InvalidKey),
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Store(error) => error.fmt(f),
-            Self::Random => f.write_str("the operating system gave no random numbers"),
-            Self::Taken => f.write_str("there is such a key already"),
-            Self::Invalid(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for KeyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Store(error) => error.source(),
-            Self::Random | Self::Taken | Self::Invalid(_) => None,
-        }
-    }
-}
-
-impl From<StoreError> for KeyError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<InvalidKey> for KeyError {
-    fn from(error: InvalidKey) -> Self {
-        Self::Invalid(error)
     }
 }

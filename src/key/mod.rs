@@ -1,22 +1,30 @@
 //! Keys: their text, their form, and what is kept of them.
 
+#[cfg(feature = "jwt")]
+mod claims;
 mod digest;
 mod format;
 mod grants;
 mod hasher;
+mod issue;
 mod keys;
 mod record;
+#[cfg(feature = "jwt")]
+mod signer;
 
 use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "jwt")]
+pub use self::signer::TokenSigner;
 pub use self::{
     digest::KeyDigest,
     format::KeyFormat,
     grants::Grants,
     hasher::{DigestAlgorithm, KeyHasher, Pepper},
-    keys::{Issued, KeyError, Keys, NewKey},
+    issue::{Issued, KeyError, NewKey},
+    keys::Keys,
     record::{Environment, KeyKind, KeyRecord, Parent},
 };
 pub(crate) use self::{format::random_base62, hasher::Digests};
@@ -93,6 +101,9 @@ pub enum InvalidKey {
     /// Prefix and length of a key issued here, but not its checksum: a typing error. The layer
     /// refuses such a text without asking the store, so importing it would be in vain.
     Checksum,
+    /// The form of a signed twin (a JWT), where there is a `TokenSigner`. The layer refuses such a
+    /// text if it was not signed here, so importing it would be in vain.
+    Jwt,
 }
 
 impl fmt::Display for InvalidKey {
@@ -106,6 +117,7 @@ impl fmt::Display for InvalidKey {
             Self::Checksum => {
                 "the key has the form of one issued here, but a wrong checksum: mistyped?"
             }
+            Self::Jwt => "the key has the form of a signed one, but is to be looked up",
         })
     }
 }

@@ -34,9 +34,9 @@ use crate::{Grants, Issued, Profile};
 /// | `metadata` | at most 16 names of 64 bytes, with texts of 512 |
 ///
 /// The answer is `{"apiKey", "token", "expiresAt", "permissions", "constraints"}`; the last two
-/// tell what the token has, also by inheritance. Decart signs its `token` where `apiKey` is a
-/// random text. Here both are the same text, because its Python SDK insists on `token` and either
-/// signs in.
+/// tell what the token has, also by inheritance. `apiKey` is a random text, and `token` its signed
+/// twin if the keys have a `TokenSigner` (feature `jwt`). Without one both are the same text,
+/// because Decart's Python SDK insists on `token`. Either signs in.
 ///
 /// What is not right is refused with 422 and `{"detail": [{"loc": ["body", …], "msg", "type"}]}`,
 /// anything else with its status and `{"detail": TEXT}`.
@@ -79,6 +79,7 @@ const MAX_SESSION: &str = "constraints.realtime.maxSessionDuration";
 
 impl Shape for Tokens {
     const NAME: &'static str = "ClientTokens";
+    const ANSWERS_TWIN: bool = true;
 
     fn profile() -> Profile {
         Profile::decart()
@@ -124,7 +125,8 @@ impl Shape for Tokens {
     }
 
     fn minted(issued: &Issued) -> String {
-        let (key, record) = (issued.key().expose(), issued.record());
+        let (key, record) = (issued.key(), issued.record());
+        let token = issued.twin().unwrap_or(key);
         let grants = record.grants();
         let mut permissions = Map::new();
         permissions.extend(grants.models().map(|models| ("models".to_owned(), list(models))));
@@ -134,8 +136,8 @@ impl Shape for Tokens {
             .max_session()
             .map(|max| json!({ "realtime": { "maxSessionDuration": max.as_secs() } }));
         json!({
-            "apiKey": key,
-            "token": key,
+            "apiKey": key.expose(),
+            "token": token.expose(),
             "expiresAt": record.expires_at().map(iso8601),
             "permissions": permissions,
             "constraints": constraints,

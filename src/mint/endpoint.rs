@@ -110,6 +110,7 @@ impl<S: KeyAdmin, F: Shape> MintEndpoint<S, F> {
             lifetimes: &self.lifetimes,
             rules: self.profile.session_rules(),
             max_live: self.max_live_tokens,
+            twin: F::ANSWERS_TWIN,
         };
         let minted = self.keys.mint_within(parent, token, bounds).await;
         minted.map_err(|error| error.renamed(F::name_of))

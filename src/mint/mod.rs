@@ -22,8 +22,8 @@ pub use self::{
     sessions::{RealtimeSessions, TranscriptionSessions},
 };
 use crate::{
-    CredentialSource, Grants, Inserted, Issued, KeyAdmin, KeyError, KeyKind, Keys, Lifetimes,
-    Parent, Principal, Profile, SessionRules, StoreError, event,
+    CredentialSource, Grants, Inserted, InvalidKey, Issued, KeyAdmin, KeyError, KeyKind, Keys,
+    Lifetimes, Parent, Principal, Profile, SessionRules, StoreError, event,
 };
 
 /// How many live tokens a key may have unless told otherwise.
@@ -66,6 +66,8 @@ struct Bounds<'a> {
     rules: &'a SessionRules,
     /// How many live tokens the parent may have.
     max_live: u32,
+    /// Whether a token gets a signed twin, if its keys have a signer.
+    twin: bool,
 }
 
 /// Why no token was minted.
@@ -99,6 +101,9 @@ pub enum MintError {
         /// What the parent has.
         message: String,
     },
+    /// The signed twin of the token would be longer than
+    /// [`MAX_CREDENTIAL_LEN`](crate::MAX_CREDENTIAL_LEN).
+    TwinTooLong,
     /// The parent has as many live tokens as it may have.
     TooManyTokens,
     /// The parent was revoked or has expired while the token was being minted.
@@ -145,6 +150,10 @@ impl fmt::Display for MintError {
             Self::Invalid { field: None, message } => f.write_str(message),
             Self::BodyTooLong => f.write_str("The body must be at most 64 KiB long."),
             Self::Unknown { field } => write!(f, "Unknown parameter: '{field}'."),
+            Self::TwinTooLong => f.write_str(
+                "The signed token would be longer than 4096 bytes. Ask for fewer or shorter \
+                 models, origins or metadata.",
+            ),
             Self::TooManyTokens => {
                 f.write_str("The key has too many live tokens. Wait for some to expire.")
             }
@@ -174,16 +183,22 @@ impl<S: KeyAdmin> Keys<S> {
     /// Mints an ephemeral key that may do no more than `parent`.
     ///
     /// # Errors
-    /// If `parent` is not a secret key or is gone, the token would exceed it, or the store cannot
-    /// answer.
+    /// If `parent` is not a secret key or is gone, the token would exceed it, its signed twin would
+    /// be too long, or the store cannot answer.
     pub async fn mint(&self, parent: &Principal, token: NewToken) -> Result<Issued, MintError> {
         let profile = Profile::default();
         let bounds = Bounds {
             lifetimes: profile.lifetimes(),
             rules: profile.session_rules(),
             max_live: MAX_LIVE_TOKENS,
+            twin: true,
         };
         self.mint_within(parent, token, bounds).await
+    }
+
+    #[cfg(not(feature = "jwt"))]
+    fn twin(&self, _: &crate::KeyRecord) -> Result<Option<crate::ApiKey>, KeyError> {
+        Ok(None)
     }
 
     async fn mint_within(
@@ -208,6 +223,7 @@ impl<S: KeyAdmin> Keys<S> {
             .with_parent(Some(Parent::new(parent.key_id().clone())))
             .with_expires_at(Some(now.saturating_add(lifetime)))
             .with_grants(grants);
+        let twin = if bounds.twin { self.twin(&record).map_err(from_key)? } else { None };
 
         match self.store().insert(record.clone(), Some(bounds.max_live)).await? {
             Inserted::Yes => {}
@@ -224,13 +240,14 @@ impl<S: KeyAdmin> Keys<S> {
             return Err(MintError::ParentGone);
         }
         event::minted(&record);
-        Ok(Issued::new(key, record.into()))
+        Ok(Issued::new(key, record.into(), twin))
     }
 }
 
 fn from_key(error: KeyError) -> MintError {
     match error {
         KeyError::Store(error) => MintError::Store(error),
+        KeyError::Invalid(InvalidKey::TooLong) => MintError::TwinTooLong,
         KeyError::Random | KeyError::Taken | KeyError::Invalid(_) => MintError::Random,
     }
 }

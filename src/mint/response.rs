@@ -111,6 +111,7 @@ impl From<MintError> for Fault {
             MintError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
             MintError::Unknown { .. } => (StatusCode::BAD_REQUEST, "unknown_parameter"),
             MintError::ExceedsParent { .. } => (StatusCode::BAD_REQUEST, "exceeds_api_key"),
+            MintError::TwinTooLong => (StatusCode::BAD_REQUEST, "token_too_long"),
             MintError::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             MintError::TooManyTokens => (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens"),
             MintError::ParentGone => (StatusCode::UNAUTHORIZED, "invalid_api_key"),

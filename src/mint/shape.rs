@@ -10,6 +10,9 @@ pub trait Shape: Send + Sync + 'static {
     /// What the endpoint is called in messages.
     const NAME: &'static str;
 
+    /// Whether its answer holds the signed twin of a token.
+    const ANSWERS_TWIN: bool = false;
+
     /// The profile that is followed unless another is given.
     fn profile() -> Profile {
         Profile::default()
