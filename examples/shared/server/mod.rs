@@ -5,6 +5,7 @@ mod greeting;
 mod http;
 mod profile_kind;
 pub mod session;
+mod signing;
 mod tls;
 
 use std::{
@@ -28,7 +29,7 @@ use tower_realtime_auth::{
 };
 
 pub use self::profile_kind::ProfileKind;
-use self::{greeting::greet, tls::Tls};
+use self::{greeting::greet, signing::Signing, tls::Tls};
 
 /// The account that keys given or made at the start belong to.
 pub const ACCOUNT: &str = "demo";
@@ -62,6 +63,9 @@ pub struct Flags {
     /// Whose clients are served: where they put their keys, and what they are told
     #[arg(long, value_enum, default_value_t = ProfileKind::Any)]
     profile: ProfileKind,
+
+    #[command(flatten)]
+    signing: Signing,
 
     /// Speak TLS, with a certificate made at the start and signed by nobody else
     #[arg(long)]
@@ -97,18 +101,20 @@ pub async fn run(
     let store: Store = match flags.store {
         StoreKind::Memory => Arc::new(MemoryStore::new()),
     };
-    let keys = Keys::new(store);
-    for key in flags.keys.iter().cloned() {
-        let key = ApiKey::new(key).map_err(|error| format!("--key: {error}"))?;
-        let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
-        keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
-    }
-
     let listener = TcpListener::bind(flags.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
     let address = listener.local_addr()?;
     let scheme = if flags.tls { "https" } else { "http" };
+
+    let signer = flags.signing.signer(&format!("{scheme}://{address}"))?;
+    let jwks = signing::jwks(&signer);
+    let keys = Keys::new(store).with_signer(signer);
+    for key in flags.keys.iter().cloned() {
+        let key = ApiKey::new(key).map_err(|error| format!("--key: {error}"))?;
+        let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
+        keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
+    }
 
     let profile = flags.profile.profile();
     let Public { paths, routes } = public(address, scheme, keys.clone(), flags.profile).await?;
@@ -121,6 +127,7 @@ pub async fn run(
         .route_service("/v1/realtime/sessions", realtime_sessions)
         .route_service("/v1/realtime/transcription_sessions", transcription_sessions)
         .route_service(CLIENT_TOKENS, ClientTokens::new(keys.clone()))
+        .route(signing::JWKS, jwks)
         .merge(routes);
     let decart = Arc::new(Profile::decart());
     // Round the whole router, so that no key is left in what the router remembers of a request.
@@ -152,6 +159,7 @@ pub async fn run(
 /// What a request needs if these paths are public.
 fn policy(public: &[&str], decart: &Arc<Profile>, uri: &Uri) -> Policy {
     match uri.path() {
+        signing::JWKS => Policy::Public,
         path if public.contains(&path) => Policy::Public,
         // Those who call there send their key as Decart has it, and read its refusals.
         CLIENT_TOKENS | STREAM => Policy::ProtectedBy(Arc::clone(decart)),
