@@ -261,7 +261,6 @@ async fn a_twin_tells_others_what_its_record_says() {
     expected["models"] = json!(["a", "b"]);
     expected["origins"] = json!(["https://a"]);
     expected["constraints"] = json!({ "realtime": { "maxSessionDuration": 60 } });
-    expected["metadata"] = json!({ "role": "viewer" });
     assert_eq!(claims(twin(&granted)), expected);
 
     // Another library verifies it by the published key alone.
@@ -471,16 +470,11 @@ async fn any_single_wrong_character_is_seen() {
 #[tokio::test]
 async fn a_claim_of_another_type_is_not_a_claim_that_is_absent() {
     let gateway = Gateway::open().await;
-    let issued = gateway.mint(
-        Grants::default()
-            .with_models(["m"])
-            .with_max_session(MINUTE)
-            .with_metadata([("role", "viewer")]),
-    );
+    let issued = gateway.mint(Grants::default().with_models(["m"]).with_max_session(MINUTE));
     let good = claims(twin(&issued.await));
     assert_eq!(gateway.refusal(&claiming(&good)), LET_IN);
     // What a key may not have is not claimed.
-    for name in ["models", "constraints", "metadata", "parent_api_key_id"] {
+    for name in ["models", "constraints", "parent_api_key_id"] {
         assert_eq!(gateway.refusal(&claiming(&with(good.clone(), name, None))), LET_IN, "{name}");
     }
     let digest = good["digest"].as_str().unwrap();
@@ -529,7 +523,6 @@ async fn a_claim_of_another_type_is_not_a_claim_that_is_absent() {
                 json!({ "realtime": { "maxSessionDuration": 60, "more": 1 } }),
             ],
         ),
-        ("metadata", vec![json!([]), json!({ "role": 1 })]),
         // Not to be accepted before (RFC 7519 §4.1.5): none is signed here.
         ("nbf", vec![json!(1), json!(1_800_000_000), json!("later")]),
         ("cnf", vec![json!({})]),

@@ -1,7 +1,7 @@
 //! What stands in a signed twin: its header and its claims, of which none may be missing, of
 //! another type or unknown.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{
@@ -52,8 +52,6 @@ pub(super) struct Claims {
     origins: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     constraints: Option<Constraints>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    metadata: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,9 +72,6 @@ impl Claims {
     pub(super) fn of(record: &KeyRecord, issuer: &str, audience: &str) -> Option<Self> {
         let grants = record.grants();
         let list = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect();
-        let pairs = |pairs: &BTreeMap<Arc<str>, Arc<str>>| {
-            pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-        };
         Some(Self {
             iss: issuer.to_owned(),
             aud: audience.to_owned(),
@@ -91,7 +86,6 @@ impl Claims {
             constraints: grants.max_session().map(|max| Constraints {
                 realtime: Realtime { max_session_duration: max.as_secs() },
             }),
-            metadata: grants.metadata().map(pairs),
         })
     }
 }

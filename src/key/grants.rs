@@ -55,8 +55,7 @@ impl Grants {
     }
 
     /// The same, with these names and values, for whoever reads the key's record: whom it was made
-    /// for, say. They grant nothing and lock nothing, and no client is told of them, except by the signed
-    /// twin of a token (feature `jwt`).
+    /// for, say. They grant nothing and lock nothing, and no client is told of them.
     #[must_use]
     pub fn with_metadata<K: Into<Arc<str>>, V: Into<Arc<str>>>(
         mut self,
