@@ -7,7 +7,7 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{BatchSize, Criterion};
 use futures_util::FutureExt;
 use tower_realtime_auth::{
-    KeyDigest, KeyId, KeyKind, KeyRecord, Revocation, Revocations, Revoked, UnixMillis,
+    KeyDigest, KeyId, KeyKind, KeyRecord, News, Revocations, Revoked, UnixMillis,
 };
 
 const SESSIONS: usize = 100_000;
@@ -29,17 +29,16 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let hub = Revocations::default();
     let sessions = listening(&hub);
-    let of_nobody = Revocation::Key(KeyId::new(format!("key_{SESSIONS:020}")));
+    let of_nobody = [KeyId::new(format!("key_{SESSIONS:020}"))];
     criterion.bench_function("one key", |bencher| {
-        bencher.iter(|| hub.publish(black_box(&of_nobody)));
+        bencher.iter(|| hub.publish(News::Revoked(black_box(&of_nobody))));
     });
     drop(sessions);
-    let of_all = Revocation::Account("acme".into());
-    criterion.bench_function("the account of all", |bencher| {
+    criterion.bench_function("all of them", |bencher| {
         bencher.iter_batched(
             || listening(&hub),
             |sessions| {
-                hub.publish(black_box(&of_all));
+                hub.publish(black_box(News::Lost));
                 sessions
             },
             BatchSize::PerIteration,

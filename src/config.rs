@@ -43,6 +43,11 @@ pub enum ConfigError {
     ShortPepper,
     /// A key to sign with or to verify by that is not an Ed25519 key in PEM.
     SigningKey,
+    /// A name of no algorithm that makes digests.
+    UnknownAlgorithm {
+        /// The name as given.
+        name: String,
+    },
     /// A path of a session setting with an empty name, an array's index or too many names.
     SettingPath {
         /// The path as given.
@@ -74,6 +79,9 @@ impl fmt::Display for ConfigError {
             Self::EmptyQueryName => write!(f, "a query parameter needs a name"),
             Self::ShortPepper => write!(f, "a pepper needs at least 32 random bytes"),
             Self::SigningKey => write!(f, "a signing key must be an Ed25519 key in PEM (PKCS#8)"),
+            Self::UnknownAlgorithm { name } => {
+                write!(f, "{name:?} makes no digests: use sha256, or hmac-sha256:VERSION")
+            }
             Self::SettingPath { path } => write!(
                 f,
                 "{path:?} is no path of a setting: use names with dots between them, and lock \

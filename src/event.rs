@@ -119,6 +119,29 @@ pub(crate) fn store_failed(error: &StoreError) {
     );
 }
 
+/// News of revocations no longer come from other processes.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
+pub(crate) fn news_stopped(error: &StoreError) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        target: TARGET,
+        error = error as &(dyn std::error::Error + 'static),
+        "sessions do not hear of revocations made elsewhere"
+    );
+}
+
+/// They have not come for so long that no session can be left to it.
+pub(crate) fn news_lost() {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: TARGET, "every session ends: its key may have been revoked elsewhere");
+}
+
+/// They come again.
+pub(crate) fn news_resumed() {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: TARGET, "sessions hear of revocations made elsewhere again");
+}
+
 /// The inner service let a session begin that nobody keeps to its lock.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
 pub(crate) fn unguarded(key_id: &crate::KeyId) {

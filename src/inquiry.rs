@@ -174,6 +174,8 @@ impl Inquiry {
         now: UnixMillis,
         store: &impl KeyStore,
     ) -> Principal {
+        // Whether it is noted changes nothing for the request.
+        let _ = catch_unwind(AssertUnwindSafe(|| store.note_use(&good.record, now)));
         let hub = store.revocations().map(|hub| (hub.clone(), self.epoch));
         Principal::of(good, source, now, hub).with_profile(&self.profile)
     }

@@ -79,8 +79,8 @@ pub use self::{
     future::ResponseFuture,
     key::{
         ApiKey, DigestAlgorithm, Environment, Grants, InvalidKey, Issued, KeyDigest, KeyError,
-        KeyFormat, KeyHasher, KeyId, KeyKind, KeyRecord, Keys, MAX_CREDENTIAL_LEN, NewKey, Parent,
-        Pepper,
+        KeyFormat, KeyHasher, KeyHint, KeyId, KeyKind, KeyRecord, Keys, KeysOfAccount,
+        MAX_CREDENTIAL_LEN, NewKey, Parent, Pepper, Plan,
     },
     layer::RealtimeAuthLayer,
     policy::Policy,
@@ -90,7 +90,8 @@ pub use self::{
     runtime::Runtime,
     service::RealtimeAuth,
     store::{
-        Answer, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, MemoryStore, Redeemed, Revocation,
-        Revocations, Revoked, StoreError, Use, Write,
+        Answer, AuditAction, AuditEntry, AuditFilter, Heard, Inserted, KeyAdmin, KeyFilter,
+        KeyStore, Lookup, MemoryStore, News, NewsCarrier, Redeemed, Revocation, Revocations,
+        Revoked, Rotated, Stamp, StoreError, Use, Write,
     },
 };

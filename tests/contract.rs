@@ -18,12 +18,12 @@ use support::{Body, Inner, PLACES, Raw, StoreFn, handshake, json, keys_with_secr
 use tokio::sync::oneshot;
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_realtime_auth::{
-    Answer, ApiKey, Clock, CloseFrame, Closing, ConfigError, Conflicts, CredentialSource,
-    Environment, FromBytes, Grants, Inserted, InvalidKey, Issued, KeyAdmin, KeyDigest, KeyError,
-    KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lookup, ManualClock,
-    MemoryStore, MissingPrincipal, NewKey, Parent, Principal, Profile, RealtimeAuth,
-    RealtimeAuthLayer, RefusalMode, Rejection, RejectionKind, Revocation, Runtime, StoreError,
-    SystemClock, TokioRuntime, UnixMillis,
+    Answer, ApiKey, AuditAction, AuditEntry, AuditFilter, Clock, CloseFrame, Closing, ConfigError,
+    Conflicts, CredentialSource, Environment, FromBytes, Grants, Inserted, InvalidKey, Issued,
+    KeyAdmin, KeyDigest, KeyError, KeyFilter, KeyFormat, KeyHint, KeyId, KeyKind, KeyRecord,
+    KeyStore, Keys, Lookup, ManualClock, MemoryStore, MissingPrincipal, NewKey, Parent, Principal,
+    Profile, RealtimeAuth, RealtimeAuthLayer, RefusalMode, Rejection, RejectionKind, Revocation,
+    Rotated, Runtime, Stamp, StoreError, SystemClock, TokioRuntime, UnixMillis,
     bytes::Bytes,
     http::{Request, Response, StatusCode},
 };
@@ -260,6 +260,7 @@ are!((Clone + fmt::Debug + Send + Sync + Unpin + 'static):
     KeyFormat, Profile, Conflicts, RefusalMode, Rejection, RejectionKind, CredentialSource,
     Closing, CloseFrame, ConfigError, InvalidKey, MissingPrincipal, UnixMillis, SystemClock,
     ManualClock, FromBytes, TokioRuntime, Inserted, Revocation, KeyFilter,
+    Rotated, Stamp, AuditAction, AuditEntry, AuditFilter, KeyHint,
     tower_realtime_auth::Lifetimes, tower_realtime_auth::NewToken,
     tower_realtime_auth::Settings, tower_realtime_auth::InvalidSettings,
     tower_realtime_auth::SessionGuard, tower_realtime_auth::Verdict<'static>,

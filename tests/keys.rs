@@ -19,7 +19,7 @@ use tower_realtime_auth::{
     ApiKey, CredentialSource, Environment, Grants, Inserted, InvalidKey, KeyAdmin, KeyDigest,
     KeyError, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys, MAX_CREDENTIAL_LEN,
     ManualClock, MemoryStore, NewKey, NewToken, Parent, Principal, RealtimeAuthLayer, Revocation,
-    UnixMillis, http::StatusCode,
+    Stamp, UnixMillis, http::StatusCode,
 };
 
 const NOW: UnixMillis = UnixMillis::new(1_700_000_000_000);
@@ -237,7 +237,7 @@ fn store_of(records: impl IntoIterator<Item = KeyRecord>) -> MemoryStore {
 }
 
 fn insert(store: &dyn KeyAdmin, record: KeyRecord, max_children: Option<u32>) -> Inserted {
-    let answer = store.insert(record, max_children).now_or_never();
+    let answer = store.insert(record, max_children, &Stamp::new(NOW)).now_or_never();
     answer.expect("an answer at once").expect("no error")
 }
 
@@ -314,7 +314,8 @@ fn expired_tokens_are_forgotten_after_a_minute() {
     // What is forgotten can be made again, and counts once.
     assert_eq!(insert(&store, token(3, &secret, 61_001, 70_000), None), Inserted::Yes);
     assert_eq!(all(&store), ["key_001", "key_002", "key_004", "key_005", "key_003"]);
-    let revoked = store.revoke(&Revocation::Key(secret.id().clone()), NOW).now_or_never();
+    let revoked =
+        store.revoke(&Revocation::Key(secret.id().clone()), &Stamp::new(NOW)).now_or_never();
     assert_eq!(revoked.unwrap().unwrap(), 4, "the key and its three tokens");
 }
 
@@ -331,13 +332,15 @@ async fn an_account_is_revoked_as_a_whole() {
         token(5, &first, 0, u64::MAX),
         token(6, &other, 0, u64::MAX),
     ]);
-    let touched = store.revoke(&Revocation::Account("acme".into()), NOW).await.unwrap();
+    let touched =
+        store.revoke(&Revocation::Account("acme".into()), &Stamp::new(NOW)).await.unwrap();
     assert_eq!(touched, 4, "each record counts once");
     for record in store.list(&KeyFilter::default()).await.unwrap() {
         let expected = &**record.account() == "acme";
         assert_eq!(record.is_revoked(), expected, "{}", record.id());
     }
-    let nobody = store.revoke(&Revocation::Account("nobody".into()), NOW).await.unwrap();
+    let nobody =
+        store.revoke(&Revocation::Account("nobody".into()), &Stamp::new(NOW)).await.unwrap();
     assert_eq!(nobody, 0);
 }
 
@@ -365,7 +368,7 @@ fn children_are_capped() {
 
     for revoked in [11, 14] {
         let key = Revocation::Key(KeyId::new(format!("key_{revoked:03}")));
-        store.revoke(&key, UnixMillis::new(100)).now_or_never().unwrap().unwrap();
+        store.revoke(&key, &Stamp::new(UnixMillis::new(100))).now_or_never().unwrap().unwrap();
     }
     assert_eq!(insert(&store, token(18, &parent, 100, 300), max), Inserted::Yes);
     assert_eq!(insert(&store, token(19, &parent, 100, 300), max), Inserted::TooManyChildren);

@@ -5,6 +5,7 @@ mod support;
 use std::{
     hint::spin_loop,
     pin::pin,
+    slice,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,8 +20,8 @@ use support::{Inner, SOON, StoreFn, upgrade_with};
 use tower::{Layer, Service};
 use tower_realtime_auth::{
     Answer, ApiKey, CredentialSource, Issued, KeyAdmin, KeyDigest, KeyId, KeyRecord, KeyStore,
-    Keys, Lookup, ManualClock, MemoryStore, NewKey, NewToken, Principal, RealtimeAuth,
-    RealtimeAuthLayer, Revocation, Revocations, Revoked, UnixMillis, http::StatusCode,
+    Keys, Lookup, ManualClock, MemoryStore, NewKey, NewToken, News, Principal, RealtimeAuth,
+    RealtimeAuthLayer, Revocation, Revocations, Revoked, Stamp, UnixMillis, http::StatusCode,
 };
 
 /// How many revocations are remembered.
@@ -65,7 +66,7 @@ fn revoke(keys: &Keys<MemoryStore>, id: &KeyId) -> u64 {
 /// Publishes what concerns nobody.
 fn publish_others(hub: &Revocations, times: usize) {
     for _ in 0..times {
-        hub.publish(&Revocation::Key(KeyId::new("key_of_nobody")));
+        hub.publish(News::Revoked(&[KeyId::new("key_of_nobody")]));
     }
 }
 
@@ -138,7 +139,7 @@ fn exactly_those_are_told_whom_it_concerns() {
             "account" => Revocation::Account("acme".into()),
             _ => Revocation::Account("nobody".into()),
         };
-        now!(keys.store().revoke(&revocation, keys.now())).expect("revoked");
+        now!(keys.store().revoke(&revocation, &Stamp::new(keys.now()))).expect("revoked");
         let ready: Vec<_> = sessions.iter_mut().map(is_ready).collect();
         assert_eq!(ready, told, "{what}");
         for (issued, told) in issued.iter().zip(told) {
@@ -233,7 +234,7 @@ impl KeyStore for Late {
     fn lookup(&self, digest: &KeyDigest) -> Lookup {
         let answer = self.memory.lookup(digest);
         let revocation = Revocation::Key(self.id.clone());
-        now!(self.memory.revoke(&revocation, UnixMillis::new(1))).expect("revoked");
+        now!(self.memory.revoke(&revocation, &Stamp::new(UnixMillis::new(1)))).expect("revoked");
         publish_others(self.memory.revocations().expect("a hub"), self.others);
         answer
     }
@@ -345,16 +346,16 @@ fn a_subscriber_is_told_first() {
     let issued = issue(&keys, "acme");
     let (writing, asking) = (Arc::clone(&heard), hub.clone());
     let session = Mutex::new(connect(&keys, issued.key()).expect("let in").revoked());
-    hub.subscribe(move |revocation| {
+    hub.subscribe(move |news| {
         let told = is_ready(&mut session.lock().unwrap());
-        writing.lock().unwrap().push((revocation.clone(), asking.epoch(), told));
+        let News::Revoked([id]) = news else { panic!("{news:?}") };
+        writing.lock().unwrap().push((id.clone(), asking.epoch(), told));
     });
-    let (key, account) =
-        (Revocation::Key(issued.record().id().clone()), Revocation::Account("acme".into()));
-    for what in [&key, &account] {
-        now!(keys.store().revoke(what, keys.now())).expect("revoked");
+    let id = issued.record().id().clone();
+    for what in [Revocation::Key(id.clone()), Revocation::Account("acme".into())] {
+        now!(keys.store().revoke(&what, &Stamp::new(keys.now()))).expect("revoked");
     }
-    assert_eq!(*heard.lock().unwrap(), [(key, 0, false), (account, 1, true)]);
+    assert_eq!(*heard.lock().unwrap(), [(id.clone(), 0, false), (id, 1, true)]);
     assert_eq!(hub.epoch(), 2);
 }
 
@@ -454,7 +455,7 @@ fn no_wake_is_lost() {
         };
         let threads = [scope.spawn(sessions), scope.spawn(sessions)];
         while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
-            hub.publish(&Revocation::Key(record.id().clone()));
+            hub.publish(News::Revoked(slice::from_ref(record.id())));
         }
     });
     assert_eq!(watches(&hub), 0);

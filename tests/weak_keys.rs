@@ -18,9 +18,10 @@ use std::{
 use futures_util::FutureExt as _;
 use tower::{Layer as _, Service as _};
 use tower_realtime_auth::{
-    Answer, CredentialSource, Environment, Inserted, KeyAdmin, KeyDigest, KeyFilter, KeyId,
-    KeyRecord, KeyStore, Keys, Lookup, NewKey, NewToken, Principal, RealtimeAuthLayer, RefusalMode,
-    Rejection, RejectionKind, Revocation, StoreError, UnixMillis, Write,
+    Answer, AuditEntry, AuditFilter, CredentialSource, Environment, Inserted, KeyAdmin, KeyDigest,
+    KeyFilter, KeyId, KeyRecord, KeyStore, Keys, Lookup, NewKey, NewToken, Principal,
+    RealtimeAuthLayer, RefusalMode, Rejection, RejectionKind, Revocation, Rotated, Stamp,
+    StoreError, UnixMillis, Write,
     http::{Request, StatusCode},
 };
 
@@ -56,7 +57,7 @@ impl KeyStore for Forgetful {
 }
 
 impl KeyAdmin for Forgetful {
-    fn insert(&self, record: KeyRecord, _: Option<u32>) -> Write<'_, Inserted> {
+    fn insert(&self, record: KeyRecord, _: Option<u32>, _: &Stamp) -> Write<'_, Inserted> {
         self.first.get_or_init(|| record.into());
         Answer::ready(Ok(Inserted::Yes))
     }
@@ -65,8 +66,20 @@ impl KeyAdmin for Forgetful {
         Answer::ready(Ok(self.first.get().filter(|first| first.id() == id).cloned()))
     }
 
-    fn revoke(&self, _: &Revocation, _: UnixMillis) -> Write<'_, u64> {
+    fn rotate(&self, _: &KeyId, _: KeyRecord, _: UnixMillis, _: &Stamp) -> Write<'_, Rotated> {
+        Answer::ready(Err(StoreError::new("nothing is rotated here")))
+    }
+
+    fn revoke(&self, _: &Revocation, _: &Stamp) -> Write<'_, u64> {
         Answer::ready(Err(StoreError::new("nothing is revoked here")))
+    }
+
+    fn remove(&self, _: &KeyId, _: &Stamp) -> Write<'_, bool> {
+        Answer::ready(Err(StoreError::new("nothing is removed here")))
+    }
+
+    fn audit(&self, _: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {
+        Answer::ready(Err(StoreError::new("nothing is told here")))
     }
 
     fn list(&self, _: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {

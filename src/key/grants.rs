@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use super::Plan;
+
 #[cfg(feature = "session")]
 use crate::session::{Lock, Settings};
 
@@ -13,6 +15,7 @@ pub struct Grants {
     uses: Option<u32>,
     max_session: Option<Duration>,
     metadata: Option<Arc<BTreeMap<Arc<str>, Arc<str>>>>,
+    plan: Plan,
     #[cfg(feature = "session")]
     session: Option<Settings>,
     #[cfg(feature = "session")]
@@ -63,6 +66,13 @@ impl Grants {
     ) -> Self {
         let metadata = metadata.into_iter().map(|(name, value)| (name.into(), value.into()));
         self.metadata = Some(Arc::new(metadata.collect()));
+        self
+    }
+
+    /// The same, with this much of everything.
+    #[must_use]
+    pub const fn with_plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
         self
     }
 
@@ -117,6 +127,13 @@ impl Grants {
     #[must_use]
     pub fn metadata(&self) -> Option<&BTreeMap<Arc<str>, Arc<str>>> {
         self.metadata.as_deref()
+    }
+
+    /// How much the key may be used. An ephemeral key draws on what its parent may, and its own
+    /// plan only narrows that.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The settings that every session of the key starts with.

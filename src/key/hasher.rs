@@ -1,6 +1,6 @@
 //! How a key becomes a digest: by SHA-256 alone, or keyed with a pepper.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -25,6 +25,30 @@ pub enum DigestAlgorithm {
         /// The version of the pepper.
         pepper: u32,
     },
+}
+
+impl fmt::Display for DigestAlgorithm {
+    /// `sha256`, or `hmac-sha256` with the version of the pepper: `hmac-sha256:1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256 => f.write_str("sha256"),
+            Self::HmacSha256 { pepper } => write!(f, "hmac-sha256:{pepper}"),
+        }
+    }
+}
+
+impl FromStr for DigestAlgorithm {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let peppered = |version: &str| Some(Self::HmacSha256 { pepper: version.parse().ok()? });
+        match name.split_once(':') {
+            None if name == "sha256" => Some(Self::Sha256),
+            Some(("hmac-sha256", version)) => peppered(version),
+            _ => None,
+        }
+        .ok_or_else(|| ConfigError::UnknownAlgorithm { name: name.into() })
+    }
 }
 
 /// A secret that is kept apart from the store, so that a copy of the store alone verifies nothing.
@@ -125,9 +149,13 @@ impl KeyHasher {
     /// What new digests are made by.
     #[must_use]
     pub fn algorithm(&self) -> DigestAlgorithm {
-        self.current.as_ref().map_or(DigestAlgorithm::Sha256, |pepper| {
-            DigestAlgorithm::HmacSha256 { pepper: pepper.version }
-        })
+        of(self.current.as_ref())
+    }
+
+    /// Whether digests of this algorithm are found: it is the current one or the one before.
+    pub(crate) fn makes(&self, algorithm: DigestAlgorithm) -> bool {
+        algorithm == self.algorithm()
+            || self.previous.as_ref().is_some_and(|previous| algorithm == of(previous.as_ref()))
     }
 
     pub(crate) fn digests(&self, text: &[u8]) -> Digests {
@@ -137,6 +165,12 @@ impl KeyHasher {
             previous: previous.map(|pepper| digest(pepper.as_ref(), text)),
         }
     }
+}
+
+fn of(pepper: Option<&Pepper>) -> DigestAlgorithm {
+    pepper.map_or(DigestAlgorithm::Sha256, |pepper| DigestAlgorithm::HmacSha256 {
+        pepper: pepper.version,
+    })
 }
 
 fn digest(pepper: Option<&Pepper>, text: &[u8]) -> KeyDigest {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{ApiKey, Environment, Grants, InvalidKey, KeyRecord};
+use super::{ApiKey, DigestAlgorithm, Environment, Grants, InvalidKey, KeyRecord};
 use crate::StoreError;
 
 /// What a new secret key is to be.
@@ -79,7 +79,7 @@ impl Issued {
     }
 }
 
-/// Why a key was not made or taken in.
+/// Why a key was not made, taken in or rotated.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -91,6 +91,14 @@ pub enum KeyError {
     Taken,
     /// The text cannot be a key here.
     Invalid(InvalidKey),
+    /// Keys are not digested in this way here.
+    Algorithm(DigestAlgorithm),
+    /// There is no such key.
+    Unknown,
+    /// Only secret keys are rotated; a token is minted anew.
+    NotASecretKey,
+    /// The key is revoked or has expired.
+    Gone,
 }
 
 impl fmt::Display for KeyError {
@@ -100,6 +108,12 @@ impl fmt::Display for KeyError {
             Self::Random => f.write_str("the operating system gave no random numbers"),
             Self::Taken => f.write_str("there is such a key already"),
             Self::Invalid(error) => error.fmt(f),
+            Self::Algorithm(algorithm) => {
+                write!(f, "keys are not digested by {algorithm} here, so it would not be found")
+            }
+            Self::Unknown => f.write_str("there is no such key"),
+            Self::NotASecretKey => f.write_str("the key is ephemeral; mint another one instead"),
+            Self::Gone => f.write_str("the key is revoked or has expired; issue another one"),
         }
     }
 }
@@ -108,7 +122,7 @@ impl std::error::Error for KeyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => error.source(),
-            Self::Random | Self::Taken | Self::Invalid(_) => None,
+            _ => None,
         }
     }
 }

@@ -3,18 +3,12 @@
 use std::{fmt, sync::Arc};
 
 #[cfg(feature = "jwt")]
-use super::signer::{TokenSigner, is_jwt};
 use super::{
-    ApiKey, Digests, Environment, InvalidKey, Issued, KeyError, KeyFormat, KeyHasher, KeyId,
-    KeyKind, KeyRecord, NewKey, random_base62,
+    ApiKey, KeyError, KeyRecord,
+    signer::{TokenSigner, is_jwt},
 };
-use crate::{
-    Clock, Inserted, KeyAdmin, KeyStore, RejectionKind, Revocation, StoreError, SystemClock,
-    UnixMillis,
-};
-
-/// Base62 characters of a key's public id: 119 bits, so that ids do not meet.
-const KEY_ID_LEN: usize = 20;
+use super::{Digests, InvalidKey, KeyDigest, KeyFormat, KeyHasher};
+use crate::{Clock, KeyStore, RejectionKind, Stamp, SystemClock, UnixMillis};
 
 /// A store, bound to the form of its keys and to a clock.
 ///
@@ -61,6 +55,7 @@ struct Inner<S> {
     hasher: KeyHasher,
     #[cfg(feature = "jwt")]
     signer: Option<Arc<TokenSigner>>,
+    actor: Option<Arc<str>>,
 }
 
 impl<S> Clone for Inner<S> {
@@ -72,6 +67,7 @@ impl<S> Clone for Inner<S> {
             hasher: self.hasher.clone(),
             #[cfg(feature = "jwt")]
             signer: self.signer.clone(),
+            actor: self.actor.clone(),
         }
     }
 }
@@ -87,6 +83,7 @@ impl<S: KeyStore> Keys<S> {
             hasher: KeyHasher::default(),
             #[cfg(feature = "jwt")]
             signer: None,
+            actor: None,
         }))
     }
 
@@ -115,6 +112,12 @@ impl<S: KeyStore> Keys<S> {
     #[must_use]
     pub fn with_signer(self, signer: TokenSigner) -> Self {
         Self(Arc::new(Inner { signer: Some(Arc::new(signer)), ..Inner::clone(&self.0) }))
+    }
+
+    /// The same keys, with `actor` named in the audit trail of what is changed through this.
+    #[must_use]
+    pub fn with_actor(self, actor: impl Into<Arc<str>>) -> Self {
+        Self(Arc::new(Inner { actor: Some(actor.into()), ..Inner::clone(&self.0) }))
     }
 
     /// The store.
@@ -147,47 +150,6 @@ impl<S: KeyStore> Keys<S> {
     fn signer_of(&self, text: &[u8]) -> Option<&TokenSigner> {
         self.0.signer.as_deref().filter(|_| is_jwt(text))
     }
-}
-
-impl<S: KeyAdmin> Keys<S> {
-    /// Makes a key and stores its digest. The key itself is in the answer and nowhere else.
-    ///
-    /// # Errors
-    /// If the store cannot answer, or the operating system has no random numbers.
-    pub async fn issue(&self, new: NewKey) -> Result<Issued, KeyError> {
-        let key = self.generate(KeyKind::Secret, new.environment)?;
-        let record = self.import(&key, new).await?;
-        Ok(Issued::new(key, record, None))
-    }
-
-    /// Takes in a key that was made elsewhere.
-    ///
-    /// # Errors
-    /// As [`Keys::issue`]; [`KeyError::Taken`] if the key is known already; [`KeyError::Invalid`]
-    /// if it looks like a key issued here but its checksum is wrong, or like a signed twin.
-    pub async fn import(&self, key: &ApiKey, new: NewKey) -> Result<Arc<KeyRecord>, KeyError> {
-        let now = self.now();
-        let record = self
-            .new_record(key, new.account, KeyKind::Secret)?
-            .with_environment(new.environment)
-            .with_expires_at(new.lifetime.map(|lifetime| now.saturating_add(lifetime)))
-            .with_grants(new.grants);
-        match self.store().insert(record.clone(), None).await? {
-            Inserted::Yes => Ok(Arc::new(record)),
-            Inserted::Taken | Inserted::TooManyChildren => Err(KeyError::Taken),
-        }
-    }
-
-    /// Takes a key back, and the ephemeral keys that it minted; answers how many that were.
-    ///
-    /// Once this has answered, no new connection is accepted with any of them in this process, and
-    /// open sessions were told (see [`Principal::revoked`](crate::Principal::revoked)).
-    ///
-    /// # Errors
-    /// If the store cannot answer. The key may or may not be revoked then: ask again.
-    pub async fn revoke(&self, id: &KeyId) -> Result<u64, StoreError> {
-        self.store().revoke(&Revocation::Key(id.clone()), self.now()).await
-    }
 
     /// The signed form of a token to mint, if the keys have a signer. `Err` if it would be longer
     /// than a credential may be.
@@ -198,34 +160,29 @@ impl<S: KeyAdmin> Keys<S> {
         Ok(Some(ApiKey::new(text)?))
     }
 
-    pub(crate) fn generate(
-        &self,
-        kind: KeyKind,
-        environment: Environment,
-    ) -> Result<ApiKey, KeyError> {
-        self.0.format.generate(kind, environment).map_err(|_| KeyError::Random)
-    }
-
-    /// A record of `key` under a fresh id, made now.
-    pub(crate) fn new_record(
-        &self,
-        key: &ApiKey,
-        account: Arc<str>,
-        kind: KeyKind,
-    ) -> Result<KeyRecord, KeyError> {
-        let text = key.expose().as_bytes();
+    /// The digest to store of a key that is to be taken in.
+    pub(super) fn digest(&self, text: &[u8]) -> Result<KeyDigest, InvalidKey> {
         #[cfg(feature = "jwt")]
         if self.signer_of(text).is_some() {
-            return Err(InvalidKey::Jwt.into());
+            return Err(InvalidKey::Jwt);
         }
         if self.0.format.is_mistyped(text) {
-            return Err(InvalidKey::Checksum.into());
+            return Err(InvalidKey::Checksum);
         }
-        let digest = self.0.hasher.digests(text).current;
-        let mut id = String::from("key_");
-        random_base62(KEY_ID_LEN, &mut id).map_err(|_| KeyError::Random)?;
-        let record = KeyRecord::new(KeyId::new(id), digest, account, kind, self.now());
-        Ok(record.with_algorithm(self.0.hasher.algorithm()))
+        Ok(self.0.hasher.digests(text).current)
+    }
+
+    pub(super) fn format(&self) -> &KeyFormat {
+        &self.0.format
+    }
+
+    pub(super) fn hasher(&self) -> &KeyHasher {
+        &self.0.hasher
+    }
+
+    /// Now, by whom this is used.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::new(self.now()).with_by(self.0.actor.clone())
     }
 }
 

@@ -6,8 +6,13 @@ mod digest;
 mod format;
 mod grants;
 mod hasher;
+mod hint;
 mod issue;
 mod keys;
+mod last_used;
+mod life;
+mod of_account;
+mod plan;
 mod record;
 #[cfg(feature = "jwt")]
 mod signer;
@@ -23,8 +28,11 @@ pub use self::{
     format::KeyFormat,
     grants::Grants,
     hasher::{DigestAlgorithm, KeyHasher, Pepper},
+    hint::KeyHint,
     issue::{Issued, KeyError, NewKey},
     keys::Keys,
+    of_account::KeysOfAccount,
+    plan::Plan,
     record::{Environment, KeyKind, KeyRecord, Parent},
 };
 pub(crate) use self::{format::random_base62, hasher::Digests};

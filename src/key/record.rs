@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{DigestAlgorithm, Grants, KeyDigest, KeyId};
+use super::{DigestAlgorithm, Grants, KeyDigest, KeyHint, KeyId, last_used::LastUsed};
 use crate::UnixMillis;
 
 /// What kind of key a record is of.
@@ -82,9 +82,12 @@ pub struct KeyRecord {
     kind: KeyKind,
     environment: Environment,
     parent: Option<Parent>,
+    line: Option<KeyId>,
+    hint: Option<KeyHint>,
     created_at: UnixMillis,
     expires_at: Option<UnixMillis>,
     revoked_at: Option<UnixMillis>,
+    last_used: LastUsed,
     grants: Grants,
 }
 
@@ -106,9 +109,12 @@ impl KeyRecord {
             kind,
             environment: Environment::Live,
             parent: None,
+            line: None,
+            hint: None,
             created_at,
             expires_at: None,
             revoked_at: None,
+            last_used: LastUsed::default(),
             grants: Grants::default(),
         }
     }
@@ -131,6 +137,18 @@ impl KeyRecord {
         Self { parent, ..self }
     }
 
+    /// The record with another line of rotations that the key belongs to.
+    #[must_use]
+    pub fn with_line(self, line: KeyId) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    /// The record with another hint at the key's text.
+    #[must_use]
+    pub fn with_hint(self, hint: Option<KeyHint>) -> Self {
+        Self { hint, ..self }
+    }
+
     /// The record with another time from which on the key is refused.
     #[must_use]
     pub fn with_expires_at(self, expires_at: Option<UnixMillis>) -> Self {
@@ -141,6 +159,12 @@ impl KeyRecord {
     #[must_use]
     pub fn with_revoked_at(self, revoked_at: Option<UnixMillis>) -> Self {
         Self { revoked_at, ..self }
+    }
+
+    /// The record of a key that was last used then, if ever.
+    #[must_use]
+    pub fn with_last_used_at(self, at: Option<UnixMillis>) -> Self {
+        Self { last_used: LastUsed::at(at), ..self }
     }
 
     /// The record with other grants.
@@ -191,6 +215,19 @@ impl KeyRecord {
         self.parent.as_ref()
     }
 
+    /// What stays the same when a key is rotated: the id of the first of the keys that followed one
+    /// another. Its own id if there was none before.
+    #[must_use]
+    pub fn line(&self) -> &KeyId {
+        self.line.as_ref().unwrap_or(&self.id)
+    }
+
+    /// As much of the key's text as may be shown.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&KeyHint> {
+        self.hint.as_ref()
+    }
+
     /// When the key was made.
     #[must_use]
     pub const fn created_at(&self) -> UnixMillis {
@@ -207,6 +244,18 @@ impl KeyRecord {
     #[must_use]
     pub const fn revoked_at(&self) -> Option<UnixMillis> {
         self.revoked_at
+    }
+
+    /// When the key last opened something, as far as the store knows: it may be a minute behind.
+    #[must_use]
+    pub fn last_used_at(&self) -> Option<UnixMillis> {
+        self.last_used.get()
+    }
+
+    /// Notes that the key opens something, here and in all copies of this record. It costs next to
+    /// nothing and stores nothing.
+    pub fn note_use(&self, at: UnixMillis) {
+        self.last_used.note(at);
     }
 
     /// What the key may do.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{MintError, origin::is_origin};
-use crate::{Grants, Lifetimes, Lock, SessionRules, Settings, session::Held};
+use crate::{Grants, Lifetimes, Lock, Plan, SessionRules, Settings, session::Held};
 
 /// The most entries that a list of models or origins may have (Decart's).
 const MAX_ENTRIES: usize = 20;
@@ -73,6 +73,7 @@ pub(super) fn subset(
     if let Some(metadata) = metadata(asked.metadata())?.or(parent.metadata()) {
         grants = grants.with_metadata(metadata.clone());
     }
+    grants = grants.with_plan(plan(asked.plan(), parent.plan())?);
     if let Some(session) = settings(asked, parent, rules)? {
         grants = grants.with_session(session);
     }
@@ -137,6 +138,28 @@ fn max_session(
         return Err(MintError::invalid(FIELD, message));
     }
     Ok(Some(asked))
+}
+
+/// What the child asks for, no more than the parent has. What it leaves out is bounded by the
+/// parent's plan, on which it draws.
+fn plan(asked: &Plan, of_parent: &Plan) -> Result<Plan, MintError> {
+    let amounts = |plan: &Plan| {
+        [
+            ("requests_per_minute", plan.requests_per_minute().map(u64::from)),
+            ("usage_per_month", plan.usage_per_month()),
+            ("sessions_per_minute", plan.sessions_per_minute().map(u64::from)),
+            ("max_sessions", plan.max_sessions().map(u64::from)),
+        ]
+    };
+    for ((name, asked), (_, of_parent)) in amounts(asked).into_iter().zip(amounts(of_parent)) {
+        if let (Some(asked), Some(of_parent)) = (asked, of_parent)
+            && asked > of_parent
+        {
+            let message = format!("the key that mints has {of_parent}");
+            return Err(MintError::exceeds(format!("plan.{name}"), message));
+        }
+    }
+    Ok(*asked)
 }
 
 type Metadata = BTreeMap<Arc<str>, Arc<str>>;

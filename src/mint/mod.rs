@@ -225,7 +225,8 @@ impl<S: KeyAdmin> Keys<S> {
             .with_grants(grants);
         let twin = if bounds.twin { self.twin(&record).map_err(from_key)? } else { None };
 
-        match self.store().insert(record.clone(), Some(bounds.max_live)).await? {
+        let stamp = self.stamp();
+        match self.store().insert(record.clone(), Some(bounds.max_live), &stamp).await? {
             Inserted::Yes => {}
             Inserted::TooManyChildren => return Err(MintError::TooManyTokens),
             // 196 random bits do not meet by chance.
@@ -248,6 +249,6 @@ fn from_key(error: KeyError) -> MintError {
     match error {
         KeyError::Store(error) => MintError::Store(error),
         KeyError::Invalid(InvalidKey::TooLong) => MintError::TwinTooLong,
-        KeyError::Random | KeyError::Taken | KeyError::Invalid(_) => MintError::Random,
+        _ => MintError::Random,
     }
 }

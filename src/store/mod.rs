@@ -1,109 +1,23 @@
 //! Where keys are kept: the traits a store implements, and what it answers.
 
+mod admin;
+mod answer;
+mod audit;
+mod carrier;
 mod memory;
 mod revocations;
 
-use std::{
-    error::Error,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
-
-use futures_util::future::BoxFuture;
+use std::{fmt, sync::Arc};
 
 pub use self::{
+    admin::{Inserted, KeyAdmin, KeyFilter, Revocation, Rotated},
+    answer::{Answer, Lookup, StoreError, Write},
+    audit::{AuditAction, AuditEntry, AuditFilter, Stamp},
+    carrier::{Heard, NewsCarrier},
     memory::MemoryStore,
-    revocations::{Revocation, Revocations, Revoked},
+    revocations::{News, Revocations, Revoked},
 };
-use crate::{DigestAlgorithm, KeyDigest, KeyId, KeyRecord, UnixMillis};
-
-/// An answer that is there already, or a future of it.
-///
-/// A store that has the answer in memory boxes nothing; one that must ask elsewhere boxes once.
-#[must_use = "an answer that is not awaited may not have been asked for"]
-pub struct Answer<'a, T>(State<'a, T>);
-
-enum State<'a, T> {
-    Ready(Option<T>),
-    Pending(BoxFuture<'a, T>),
-}
-
-impl<'a, T> Answer<'a, T> {
-    /// An answer that is there.
-    pub const fn ready(value: T) -> Self {
-        Self(State::Ready(Some(value)))
-    }
-
-    /// An answer that is still to come.
-    pub fn pending(future: impl Future<Output = T> + Send + 'a) -> Self {
-        Self(State::Pending(Box::pin(future)))
-    }
-
-    /// Takes the answer if it is there, without waiting.
-    ///
-    /// # Errors
-    /// Gives the answer back if it is still to come.
-    pub fn try_now(self) -> Result<T, Self> {
-        match self.0 {
-            State::Ready(Some(value)) => Ok(value),
-            state => Err(Self(state)),
-        }
-    }
-}
-
-impl<T: Unpin> Future for Answer<'_, T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match &mut self.0 {
-            // A future polled after its end is a bug of the caller; waiting is the mildest reply.
-            State::Ready(value) => value.take().map_or(Poll::Pending, Poll::Ready),
-            State::Pending(future) => future.as_mut().poll(cx),
-        }
-    }
-}
-
-impl<T> fmt::Debug for Answer<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            State::Ready(_) => "Answer::Ready(..)",
-            State::Pending(_) => "Answer::Pending(..)",
-        })
-    }
-}
-
-/// The answer to a lookup: the record, `None` if no key has this digest, or a broken store.
-pub type Lookup = Answer<'static, Result<Option<Arc<KeyRecord>>, StoreError>>;
-
-/// The answer to a question of the write side.
-pub type Write<'a, T> = Answer<'a, Result<T, StoreError>>;
-
-/// The store could not answer. This never means that a key is bad.
-#[derive(Debug)]
-pub struct StoreError(Box<dyn Error + Send + Sync>);
-
-impl StoreError {
-    /// The store's own error, or a sentence about what is wrong.
-    #[must_use]
-    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(error.into())
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the key store could not answer")
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.0)
-    }
-}
+use crate::{KeyDigest, KeyId, KeyRecord, UnixMillis};
 
 /// Finds keys. All that authentication asks of a store.
 ///
@@ -181,6 +95,13 @@ pub trait KeyStore: Send + Sync + 'static {
         Answer::ready(Err(StoreError::new("this store does not count uses")))
     }
 
+    /// Notes that a key opened something at that time. Asked for every request that is let through,
+    /// so it must be quick and must not wait: a store that keeps the time elsewhere writes it down
+    /// later, within a minute. The default notes nothing.
+    fn note_use(&self, record: &Arc<KeyRecord>, at: UnixMillis) {
+        let _ = (record, at);
+    }
+
     /// Where this store tells of revocations, the same at every call. Without one, which is the
     /// default, [`Principal::revoked`](crate::Principal::revoked) waits for ever.
     fn revocations(&self) -> Option<&Revocations> {
@@ -221,64 +142,6 @@ impl fmt::Debug for Use {
     }
 }
 
-/// The write side of a store. It handles records only, never the text of a key.
-pub trait KeyAdmin: KeyStore {
-    /// Adds a record and overwrites none.
-    ///
-    /// With `max_children`, the store counts the parent's ephemeral keys that are neither expired
-    /// (at the new record's time of creation) nor revoked, and adds no further one past that.
-    fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted>;
-
-    /// The record with this id as it is stored, never from a cache.
-    fn find(&self, id: &KeyId) -> Write<'_, Option<Arc<KeyRecord>>>;
-
-    /// Takes keys back, their children too; answers how many records that touched.
-    ///
-    /// Once this has answered, no lookup that begins afterwards shows one of them unrevoked, and
-    /// the store's [`Revocations`] were told, if it has them. A key that was revoked before keeps
-    /// its first time of revocation.
-    fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64>;
-
-    /// The records that fit `filter`, the oldest first.
-    fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>>;
-}
-
-/// What became of a record to insert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Inserted {
-    /// It is stored.
-    Yes,
-    /// There is a record with this id or digest; it stays as it is.
-    Taken,
-    /// The parent has as many live children as it may have.
-    TooManyChildren,
-}
-
-/// Which records to list. The default lists all.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct KeyFilter {
-    /// Only this account's.
-    pub account: Option<Arc<str>>,
-    /// Only those whose digest was made by this.
-    pub algorithm: Option<DigestAlgorithm>,
-}
-
-impl KeyFilter {
-    /// The records of one account.
-    #[must_use]
-    pub fn account(account: impl Into<Arc<str>>) -> Self {
-        Self { account: Some(account.into()), ..Self::default() }
-    }
-
-    /// The records that still depend on this algorithm, a former pepper for instance.
-    #[must_use]
-    pub fn made_by(algorithm: DigestAlgorithm) -> Self {
-        Self { algorithm: Some(algorithm), ..Self::default() }
-    }
-}
-
 macro_rules! through_pointer {
     ($($pointer:ident),*) => {$(
         impl<S: KeyStore + ?Sized> KeyStore for $pointer<S> {
@@ -294,26 +157,53 @@ macro_rules! through_pointer {
                 (**self).redeem(record)
             }
 
+            fn note_use(&self, record: &Arc<KeyRecord>, at: UnixMillis) {
+                (**self).note_use(record, at);
+            }
+
             fn revocations(&self) -> Option<&Revocations> {
                 (**self).revocations()
             }
         }
 
         impl<S: KeyAdmin + ?Sized> KeyAdmin for $pointer<S> {
-            fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted> {
-                (**self).insert(record, max_children)
+            fn insert(
+                &self,
+                record: KeyRecord,
+                max_children: Option<u32>,
+                stamp: &Stamp,
+            ) -> Write<'_, Inserted> {
+                (**self).insert(record, max_children, stamp)
             }
 
             fn find(&self, id: &KeyId) -> Write<'_, Option<Arc<KeyRecord>>> {
                 (**self).find(id)
             }
 
-            fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64> {
-                (**self).revoke(what, at)
-            }
-
             fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {
                 (**self).list(filter)
+            }
+
+            fn rotate(
+                &self,
+                old: &KeyId,
+                new: KeyRecord,
+                old_expires_at: UnixMillis,
+                stamp: &Stamp,
+            ) -> Write<'_, Rotated> {
+                (**self).rotate(old, new, old_expires_at, stamp)
+            }
+
+            fn revoke(&self, what: &Revocation, stamp: &Stamp) -> Write<'_, u64> {
+                (**self).revoke(what, stamp)
+            }
+
+            fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
+                (**self).remove(id, stamp)
+            }
+
+            fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {
+                (**self).audit(filter)
             }
         }
     )*};

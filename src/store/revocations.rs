@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -19,25 +19,30 @@ use crate::{KeyId, KeyRecord, Parent};
 /// How many revocations may fall between a lookup and its watch before it fails closed.
 const RECENT: usize = 1024;
 
-/// Which keys to take back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What sessions and caches are to know of the keys that were taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Revocation {
-    /// One key and the ephemeral keys that it minted.
-    Key(KeyId),
-    /// Every key of an account.
-    Account(Arc<str>),
+pub enum News<'a> {
+    /// These keys were, and with them the ephemeral keys that they minted.
+    Revoked(&'a [KeyId]),
+    /// Nothing is known any more: it may have been any key.
+    Lost,
 }
 
-impl Revocation {
-    /// Whether it takes back the key of this record.
+impl News<'_> {
+    /// Whether the key of this record may be one of them.
     #[must_use]
-    pub fn concerns(&self, record: &KeyRecord) -> bool {
+    pub fn concerns(self, record: &KeyRecord) -> bool {
         match self {
-            Self::Key(id) => record.id() == id || record.parent().map(Parent::id) == Some(id),
-            Self::Account(account) => record.account() == account,
+            Self::Revoked(ids) => ids.iter().any(|id| is_of(record, id)),
+            Self::Lost => true,
         }
     }
+}
+
+/// Whether `id` names the key of this record or the one that minted it.
+fn is_of(record: &KeyRecord, id: &KeyId) -> bool {
+    record.id() == id || record.parent().map(Parent::id) == Some(id)
 }
 
 /// Where a store tells of revocations, and sessions hear of them. A clone is the same hub.
@@ -68,23 +73,26 @@ pub struct Revocations(Arc<Hub>);
 
 #[derive(Default)]
 struct Hub {
-    /// How many revocations were published. Changes under the lock, is read without.
+    /// How many keys were told of. Changes under the lock, is read without.
     epoch: AtomicU64,
+    /// Whether what brings news from elsewhere has stopped.
+    is_behind: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     recent: Recent,
-    watches: HashMap<u64, Arc<Watch>>,
+    /// Each watch by its key, and by the one that minted that.
+    watches: HashMap<KeyId, HashMap<u64, Arc<Watch>>>,
     last_ticket: u64,
     subscribers: Vec<Subscriber>,
 }
 
-type Subscriber = Arc<dyn Fn(&Revocation) + Send + Sync>;
+type Subscriber = Arc<dyn Fn(News<'_>) + Send + Sync>;
 
 impl Revocations {
-    /// How many revocations were published so far.
+    /// How many keys were told of so far.
     ///
     /// Read before a lookup, it tells [`watch`](Self::watch) from where on the lookup may have
     /// missed one.
@@ -97,19 +105,19 @@ impl Revocations {
     /// before it answers that it is done; also for keys that it has forgotten, because their
     /// sessions may outlive them.
     ///
-    /// Looks at every watch: a few milliseconds for 100,000 of them.
-    pub fn publish(&self, revocation: &Revocation) {
+    /// Costs as much as there are sessions to tell, however many others there are.
+    pub fn publish(&self, news: News<'_>) {
         // Before the epoch moves: who reads the new epoch and asks a cache must not find there
         // what this revocation removes.
         let subscribers = self.lock().subscribers.clone();
         for subscriber in subscribers {
-            subscriber(revocation);
+            subscriber(news);
         }
         let told = {
             let mut state = self.lock();
-            state.recent.push(revocation.clone());
-            self.0.epoch.fetch_add(1, Ordering::Release);
-            state.tell(revocation)
+            let step = state.recent.note(news);
+            self.0.epoch.fetch_add(step, Ordering::Release);
+            state.tell(news)
         };
         // Waking runs code of others, who may come back here: not under the lock.
         for watch in told {
@@ -117,13 +125,29 @@ impl Revocations {
         }
     }
 
-    /// Calls `subscriber` with every revocation from now on, for as long as there is the hub:
-    /// a cache forgets by it what it holds.
+    /// Calls `subscriber` with all news from now on, for as long as there is the hub: a cache
+    /// forgets by it what it holds.
     ///
     /// It is called before [`publish`](Self::publish) returns and should be quick. It must not
     /// panic: those after it would not be told. What it captures should not own the store.
-    pub fn subscribe(&self, subscriber: impl Fn(&Revocation) + Send + Sync + 'static) {
+    pub fn subscribe(&self, subscriber: impl Fn(News<'_>) + Send + Sync + 'static) {
         self.lock().subscribers.push(Arc::new(subscriber));
+    }
+
+    /// Whether all news come here that should. False while what brings them from other processes
+    /// has failed; a health check can ask this.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.0.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Answers whether that is a change.
+    pub(super) fn set_current(&self, is_current: bool) -> bool {
+        self.0.is_behind.swap(!is_current, Ordering::Relaxed) == is_current
+    }
+
+    pub(super) fn downgrade(&self) -> WeakRevocations {
+        WeakRevocations(Arc::downgrade(&self.0))
     }
 
     /// Waits for the key of `record` to be taken back, where `since` is the
@@ -147,12 +171,15 @@ impl Revocations {
             is_told: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        state.watches.insert(watch.ticket, Arc::clone(&watch));
+        for key in watch.keys() {
+            let of_key = state.watches.entry(key.clone()).or_default();
+            of_key.insert(watch.ticket, Arc::clone(&watch));
+        }
         Some(watch)
     }
 
     fn leave(&self, watch: &Watch) {
-        self.lock().watches.remove(&watch.ticket);
+        self.lock().remove(watch);
     }
 
     /// Nothing that holds the lock can panic half way.
@@ -161,16 +188,50 @@ impl Revocations {
     }
 }
 
+/// A hub, for as long as others have it.
+pub(super) struct WeakRevocations(Weak<Hub>);
+
+impl WeakRevocations {
+    pub(super) fn upgrade(&self) -> Option<Revocations> {
+        self.0.upgrade().map(Revocations)
+    }
+}
+
 impl State {
     /// Tells those whom it concerns, who are to be woken then.
-    fn tell(&mut self, revocation: &Revocation) -> Vec<Arc<Watch>> {
-        let concerned = self.watches.extract_if(|_, watch| revocation.concerns(&watch.record));
-        let told = concerned.map(|(_, watch)| {
+    fn tell(&mut self, news: News<'_>) -> Vec<Arc<Watch>> {
+        let concerned: Vec<Arc<Watch>> = match news {
+            News::Revoked(ids) => {
+                let of_keys = ids.iter().filter_map(|id| self.watches.get(id));
+                of_keys.flat_map(HashMap::values).cloned().collect()
+            }
+            News::Lost => self.watches.values().flat_map(HashMap::values).cloned().collect(),
+        };
+        for watch in &concerned {
             // Under the lock, so that nobody can publish the same again and return before it.
             watch.is_told.store(true, Ordering::Release);
-            watch
-        });
-        told.collect()
+            self.remove(watch);
+        }
+        concerned
+    }
+
+    fn remove(&mut self, watch: &Watch) {
+        for key in watch.keys() {
+            if let Some(of_key) = self.watches.get_mut(key) {
+                of_key.remove(&watch.ticket);
+                if of_key.is_empty() {
+                    self.watches.remove(key);
+                }
+            }
+        }
+    }
+
+    /// How many sessions listen.
+    fn listening(&self) -> usize {
+        let own = |(key, of_key): (&KeyId, &HashMap<u64, Arc<Watch>>)| {
+            of_key.values().filter(|watch| watch.record.id() == key).count()
+        };
+        self.watches.iter().map(own).sum()
     }
 }
 
@@ -178,28 +239,41 @@ impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocations")
             .field("epoch", &self.epoch())
-            .field("watches", &self.lock().watches.len())
+            .field("watches", &self.lock().listening())
             .finish_non_exhaustive()
     }
 }
 
-/// The last [`RECENT`] revocations, the latest at the end.
+/// The last [`RECENT`] keys that were told of, the latest at the end.
 #[derive(Default)]
-struct Recent(VecDeque<Revocation>);
+struct Recent(VecDeque<KeyId>);
 
 impl Recent {
-    fn push(&mut self, revocation: Revocation) {
-        if self.0.len() == RECENT {
-            self.0.pop_front();
+    /// Answers by how much the epoch moves.
+    fn note(&mut self, news: News<'_>) -> u64 {
+        match news {
+            News::Revoked(ids) => {
+                for id in ids {
+                    if self.0.len() == RECENT {
+                        self.0.pop_front();
+                    }
+                    self.0.push_back(id.clone());
+                }
+                ids.len() as u64
+            }
+            // More than are remembered, so that it may have been any.
+            News::Lost => {
+                self.0.clear();
+                RECENT as u64
+            }
         }
-        self.0.push_back(revocation);
     }
 
     /// Whether one of the last `missed` concerns the record, or is no longer known.
     fn may_concern(&self, record: &KeyRecord, missed: u64) -> bool {
         match usize::try_from(missed) {
             Ok(missed) if missed <= self.0.len() => {
-                self.0.iter().rev().take(missed).any(|revocation| revocation.concerns(record))
+                self.0.iter().rev().take(missed).any(|id| is_of(record, id))
             }
             _ => true,
         }
@@ -215,6 +289,11 @@ struct Watch {
 }
 
 impl Watch {
+    /// The keys whose end is the session's.
+    fn keys(&self) -> impl Iterator<Item = &KeyId> {
+        [self.record.id()].into_iter().chain(self.record.parent().map(Parent::id))
+    }
+
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         // In this order: who tells in between either is seen here or wakes.
         self.waker.register(cx.waker());
@@ -225,8 +304,8 @@ impl Watch {
 /// Ready once a key is taken back, or the one that minted it, or its account.
 ///
 /// It waits for ever if the store tells of no revocations. It listens from its first poll on and
-/// until it is dropped; what happened before that is known from the last 1,024 revocations, and if
-/// there were more, it is ready at once: the key may have been among them.
+/// until it is dropped; what happened before that is known from the last 1,024 keys taken back, and
+/// if there were more, it is ready at once: the key may have been among them.
 #[must_use = "a watch that is not polled hears of nothing"]
 pub struct Revoked {
     record: Arc<KeyRecord>,
@@ -281,8 +360,8 @@ mod tests {
         KeyRecord::new(KeyId::new(id), digest, "acme", KeyKind::Secret, UnixMillis::new(0))
     }
 
-    fn of_key(id: &str) -> Revocation {
-        Revocation::Key(KeyId::new(id))
+    fn revoked(recent: &mut Recent, id: &str) {
+        assert_eq!(recent.note(News::Revoked(&[KeyId::new(id)])), 1);
     }
 
     #[test]
@@ -291,9 +370,9 @@ mod tests {
         assert!(!recent.may_concern(&record("a"), 0));
         assert!(recent.may_concern(&record("a"), 1), "more than there ever were");
 
-        recent.push(of_key("a"));
+        revoked(&mut recent, "a");
         for _ in 1..RECENT {
-            recent.push(of_key("b"));
+            revoked(&mut recent, "b");
         }
         let (all, len) = (RECENT as u64, |recent: &Recent| recent.0.len());
         assert_eq!(len(&recent), RECENT);
@@ -301,7 +380,7 @@ mod tests {
         assert!(!recent.may_concern(&record("a"), all - 1));
         assert!(!recent.may_concern(&record("c"), all));
 
-        recent.push(of_key("b"));
+        revoked(&mut recent, "b");
         assert_eq!(len(&recent), RECENT, "it does not grow");
         assert!(!recent.may_concern(&record("a"), all), "forgotten");
         assert!(recent.may_concern(&record("c"), all + 1), "what is forgotten may be anything");
@@ -309,17 +388,43 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_concerns_key_children_and_account() {
+    fn what_was_lost_may_have_been_any() {
+        let mut recent = Recent::default();
+        revoked(&mut recent, "a");
+        let lost = recent.note(News::Lost);
+        assert!(!recent.may_concern(&record("b"), 0), "looked up since");
+        assert!(recent.may_concern(&record("b"), lost), "looked up before");
+        revoked(&mut recent, "a");
+        assert!(!recent.may_concern(&record("b"), 1));
+        assert!(recent.may_concern(&record("b"), lost + 1));
+    }
+
+    #[test]
+    fn news_concern_the_key_and_its_children() {
         let child = record("child").with_parent(Some(Parent::new(KeyId::new("parent"))));
-        for (revocation, concerns) in [
-            (of_key("child"), true),
-            (of_key("parent"), true),
-            (of_key("other"), false),
-            (Revocation::Account("acme".into()), true),
-            (Revocation::Account("other".into()), false),
-        ] {
-            assert_eq!(revocation.concerns(&child), concerns, "{revocation:?}");
+        for (id, concerns) in [("child", true), ("parent", true), ("other", false)] {
+            let ids = [KeyId::new(id)];
+            assert_eq!(News::Revoked(&ids).concerns(&child), concerns, "{id}");
         }
-        assert!(!of_key("child").concerns(&record("parent")));
+        let ids = [KeyId::new("other"), KeyId::new("child")];
+        assert!(News::Revoked(&ids).concerns(&child));
+        assert!(!News::Revoked(&ids[1..]).concerns(&record("parent")));
+        assert!(!News::Revoked(&[]).concerns(&child));
+        assert!(News::Lost.concerns(&child));
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_who_have_gone() {
+        let hub = Revocations::default();
+        let child = record("child").with_parent(Some(Parent::new(KeyId::new("parent"))));
+        let poll = |revoked: &mut Revoked| futures_util::FutureExt::now_or_never(revoked);
+        let mut sessions: Vec<_> = (0..3).map(|_| hub.watch(Arc::new(child.clone()), 0)).collect();
+        assert!(sessions.iter_mut().all(|session| poll(session).is_none()));
+        assert_eq!(hub.lock().listening(), 3);
+        sessions.pop();
+        assert_eq!(hub.lock().listening(), 2);
+        hub.publish(News::Revoked(&[KeyId::new("parent")]));
+        assert!(sessions.iter_mut().all(|session| poll(session).is_some()));
+        assert!(hub.lock().watches.is_empty());
     }
 }

@@ -21,11 +21,12 @@ use support::{Inner, json as read_json, upgrade_with};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 use tower_realtime_auth::{
-    Answer, ClientSecrets, ClientTokens, CredentialSource, Environment, Grants, Inserted, Issued,
-    JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
-    Lifetimes, Lock, Lookup, ManualClock, MemoryStore, MintError, MintFields, NewKey, NewToken,
-    Principal, Profile, RealtimeAuthLayer, RealtimeSessions, Rejection, Revocation, SessionGuard,
-    Settings, StoreError, TranscriptionSessions, UnixMillis, Verdict, Write,
+    Answer, AuditEntry, AuditFilter, ClientSecrets, ClientTokens, CredentialSource, Environment,
+    Grants, Inserted, Issued, JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind,
+    KeyRecord, KeyStore, Keys, Lifetimes, Lock, Lookup, ManualClock, MemoryStore, MintError,
+    MintFields, NewKey, NewToken, Principal, Profile, RealtimeAuthLayer, RealtimeSessions,
+    Rejection, Revocation, Rotated, SessionGuard, Settings, Stamp, StoreError,
+    TranscriptionSessions, UnixMillis, Verdict, Write,
     bytes::Bytes,
     http::{HeaderMap, Method, Request, Response, StatusCode},
 };
@@ -628,15 +629,20 @@ impl KeyStore for Meddler {
 
 impl Meddler {
     fn revoke_now(&self, what: &Revocation) {
-        let revoked = self.store.revoke(what, START).now_or_never();
+        let revoked = self.store.revoke(what, &Stamp::new(START)).now_or_never();
         revoked.expect("an answer at once").expect("revoked");
     }
 }
 
 impl KeyAdmin for Meddler {
-    fn insert(&self, record: KeyRecord, max_children: Option<u32>) -> Write<'_, Inserted> {
+    fn insert(
+        &self,
+        record: KeyRecord,
+        max_children: Option<u32>,
+        stamp: &Stamp,
+    ) -> Write<'_, Inserted> {
         let Some(parent) = record.parent().map(|parent| parent.id().clone()) else {
-            return self.store.insert(record, max_children);
+            return self.store.insert(record, max_children, stamp);
         };
         let account = Revocation::Account(Arc::clone(record.account()));
         match self.how {
@@ -648,7 +654,7 @@ impl KeyAdmin for Meddler {
             }
             _ => {}
         }
-        let inserted = self.store.insert(record, max_children);
+        let inserted = self.store.insert(record, max_children, stamp);
         match self.how {
             Meddling::RevokesParentAfterInsert => self.revoke_now(&Revocation::Key(parent)),
             Meddling::RevokesAccountAfterInsert => self.revoke_now(&account),
@@ -666,8 +672,26 @@ impl KeyAdmin for Meddler {
         }
     }
 
-    fn revoke(&self, what: &Revocation, at: UnixMillis) -> Write<'_, u64> {
-        self.store.revoke(what, at)
+    fn rotate(
+        &self,
+        old: &KeyId,
+        new: KeyRecord,
+        old_expires_at: UnixMillis,
+        stamp: &Stamp,
+    ) -> Write<'_, Rotated> {
+        self.store.rotate(old, new, old_expires_at, stamp)
+    }
+
+    fn revoke(&self, what: &Revocation, stamp: &Stamp) -> Write<'_, u64> {
+        self.store.revoke(what, stamp)
+    }
+
+    fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
+        self.store.remove(id, stamp)
+    }
+
+    fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {
+        self.store.audit(filter)
     }
 
     fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>> {
