@@ -82,7 +82,12 @@ impl Tables {
             let account = record.account().clone();
             self.note(stamp, AuditAction::Created, record.id().clone(), Some(account));
         }
-        self.add(record);
+        // A parent may be revoked between its request and the insert of what it minted.
+        let parent = record.parent().map(|parent| {
+            let known = self.find(parent.id()).and_then(|parent| parent.revoked_at());
+            parent.clone().with_revoked_at(known.or(parent.revoked_at()))
+        });
+        self.add(record.with_parent(parent));
         Inserted::Yes
     }
 
