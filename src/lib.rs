@@ -19,6 +19,8 @@ mod axum;
 mod body;
 mod clock;
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod credential;
 mod decision;
 #[cfg_attr(not(feature = "session"), allow(dead_code, reason = "nothing is locked"))]
