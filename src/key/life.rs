@@ -21,8 +21,8 @@ impl<S: KeyAdmin> Keys<S> {
     /// If the store cannot answer, or the operating system has no random numbers.
     pub async fn issue(&self, new: NewKey) -> Result<Issued, KeyError> {
         let key = self.generate(KeyKind::Secret, new.environment)?;
-        let record = self.import(&key, new).await?;
-        Ok(Issued::new(key, record, None))
+        let record = self.new_record(&key, new.account.clone(), KeyKind::Secret)?;
+        Ok(Issued::new(key, self.insert(record, new).await?, None))
     }
 
     /// Takes in a key that was made elsewhere.
@@ -32,6 +32,14 @@ impl<S: KeyAdmin> Keys<S> {
     /// if it looks like a key issued here but its checksum is wrong, or like a signed twin.
     pub async fn import(&self, key: &ApiKey, new: NewKey) -> Result<Arc<KeyRecord>, KeyError> {
         let record = self.new_record(key, new.account.clone(), KeyKind::Secret)?;
+        // One that is known by the digest of the pepper before would live on after either record
+        // of it is revoked.
+        let previous = self.hasher().digests(key.expose().as_bytes()).previous;
+        if let Some(previous) = previous
+            && self.store().lookup(&previous).await?.is_some()
+        {
+            return Err(KeyError::Taken);
+        }
         self.insert(record, new).await
     }
 

@@ -142,22 +142,26 @@ impl Tables {
         (roots, revoked.len() as u64)
     }
 
-    /// The keys that a revocation names. Of an account, those without a parent here: they take
-    /// their tokens with them.
+    /// The keys that a revocation names. Of an account, not those whose parent is among them: it
+    /// takes them with it.
     fn roots(&self, what: &Revocation) -> Vec<KeyId> {
-        let is_child = |record: &KeyRecord| {
-            record.parent().is_some_and(|parent| self.by_id.contains_key(parent.id()))
-        };
         let all = |fits: &dyn Fn(&KeyRecord) -> bool| {
+            let parent = |record: &KeyRecord| self.find(record.parent()?.id());
+            let goes_with_parent = |record: &KeyRecord| parent(record).is_some_and(|key| fits(key));
             let records = self.by_digest.values();
-            let records = records.filter(|record| fits(record) && !is_child(record));
+            let records = records.filter(|record| fits(record) && !goes_with_parent(record));
             records.map(|record| record.id().clone()).collect()
         };
         match what {
             Revocation::Alone(id) => vec![id.clone()],
             Revocation::Key(id) => {
                 let line = self.find(id).map_or(id, |record| record.line());
-                self.lines.get(line).cloned().unwrap_or_else(|| vec![id.clone()])
+                let mut keys = self.lines.get(line).cloned().unwrap_or_default();
+                // Also one that was removed from its line: there may be sessions of it.
+                if !keys.contains(id) {
+                    keys.push(id.clone());
+                }
+                keys
             }
             Revocation::Account(account) => all(&|record| record.account() == account),
             Revocation::IssuedBefore { account, at } => {
