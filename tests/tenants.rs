@@ -1,0 +1,269 @@
+//! T9: tenants that manage their own keys, and guess at those of others.
+
+#[path = "model/dice.rs"]
+mod dice;
+mod support;
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+use dice::Dice;
+use support::{Inner, plain_with};
+use tower::{Layer, ServiceExt};
+use tower_realtime_auth::{
+    ApiKey, AuditEntry, AuditFilter, CredentialSource, Issued, KeyFilter, KeyId, Keys,
+    KeysOfAccount, ManualClock, MemoryStore, NewKey, NewToken, Principal, RealtimeAuthLayer,
+    UnixMillis,
+};
+
+const TENANTS: usize = 10;
+/// As many keys as there are at most, so that a step takes the same time from first to last.
+const MAX_KEYS: usize = 120;
+
+/// What is expected of a key.
+#[derive(Debug, Clone)]
+struct Expected {
+    text: ApiKey,
+    tenant: usize,
+    parent: Option<KeyId>,
+    line: KeyId,
+    created_at: UnixMillis,
+    expires_at: Option<UnixMillis>,
+    is_revoked: bool,
+}
+
+struct World {
+    keys: Keys<MemoryStore>,
+    clock: ManualClock,
+    tenants: Vec<KeysOfAccount<MemoryStore>>,
+    model: BTreeMap<KeyId, Expected>,
+    dice: Dice,
+    /// Answers about keys of others that were compared to those about no key.
+    foreign: usize,
+    /// The number of the trail's last entry when that was last asked for.
+    changes: u64,
+}
+
+fn account(tenant: usize) -> String {
+    format!("tenant {tenant}")
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let clock = ManualClock::new(UnixMillis::new(1_700_000_000_000));
+        let keys = Keys::new(MemoryStore::new()).with_clock(clock.clone());
+        let tenants = (0..TENANTS).map(|tenant| keys.of_account(account(tenant))).collect();
+        let (model, dice) = (BTreeMap::new(), Dice::new(seed));
+        Self { keys, clock, tenants, model, dice, foreign: 0, changes: 0 }
+    }
+
+    /// One thing that one tenant does, and all that it changes.
+    async fn step(&mut self) {
+        self.clock.advance(Duration::from_millis(self.dice.below(3) as u64));
+        let mut tenant = self.dice.below(TENANTS);
+        let known: Vec<KeyId> = self.model.keys().cloned().collect();
+        if known.is_empty() || self.dice.one_in(6) && known.len() < MAX_KEYS {
+            return self.issue(tenant).await;
+        }
+        let id = self.dice.pick(&known);
+        if self.dice.one_in(2) {
+            tenant = self.model[&id].tenant;
+        }
+        if self.model[&id].tenant != tenant {
+            return self.guess(tenant, &id).await;
+        }
+        match self.dice.below(if known.len() < MAX_KEYS { 12 } else { 4 }) {
+            0 | 1 => self.remove(tenant, &id).await,
+            2 => self.revoke_many(tenant).await,
+            3 => self.revoke(tenant, &id).await,
+            4..7 => self.rotate(tenant, &id).await,
+            7..9 => self.mint(tenant, &id).await,
+            9 => self.read(tenant).await,
+            _ => self.connect(&id).await,
+        }
+    }
+
+    /// A key of another is as no key at all, and nothing comes of asking for it.
+    async fn guess(&mut self, tenant: usize, id: &KeyId) {
+        let nobody = KeyId::new(format!("key_{}", "0".repeat(20)));
+        let trail = self.changes().await;
+        let acme = &self.tenants[tenant];
+        let before = format!("{:?}", self.keys.find(id).await.unwrap());
+        fn same<T: Debug>(foreign: T, missing: T) {
+            assert_eq!(format!("{foreign:?}"), format!("{missing:?}"));
+        }
+        let overlap = Duration::from_millis(9);
+        match self.dice.below(5) {
+            0 => same(acme.find(id).await, acme.find(&nobody).await),
+            1 => same(acme.rotate(id, overlap).await, acme.rotate(&nobody, overlap).await),
+            2 => same(acme.revoke(id).await, acme.revoke(&nobody).await),
+            3 => same(acme.remove(id).await, acme.remove(&nobody).await),
+            _ => {
+                let of = |id: &KeyId| AuditFilter::key(id.clone());
+                same(acme.audit(&of(id)).await, acme.audit(&of(&nobody)).await);
+            }
+        }
+        self.foreign += 1;
+        assert_eq!(format!("{:?}", self.keys.find(id).await.unwrap()), before);
+        assert_eq!(self.changes().await, trail);
+    }
+
+    /// How much has been changed so far: the number of the trail's last entry.
+    async fn changes(&mut self) -> u64 {
+        let behind = AuditFilter::default().with_page(Some(self.changes), usize::MAX);
+        let entries = self.keys.audit(&behind).await.unwrap();
+        self.changes = entries.last().map_or(self.changes, AuditEntry::number);
+        self.changes
+    }
+
+    async fn issue(&mut self, tenant: usize) {
+        // Whatever account it names.
+        let mut new = NewKey::secret(account(self.dice.below(TENANTS)));
+        if self.dice.one_in(3) {
+            new = new.with_lifetime(Duration::from_millis(1 + self.dice.below(300) as u64));
+        }
+        let issued = self.tenants[tenant].issue(new).await.unwrap();
+        self.note(tenant, &issued, None);
+    }
+
+    fn note(&mut self, tenant: usize, issued: &Issued, parent: Option<KeyId>) {
+        let record = issued.record();
+        assert_eq!(**record.account(), account(tenant));
+        let expected = Expected {
+            text: issued.key().clone(),
+            tenant,
+            parent,
+            line: record.line().clone(),
+            created_at: record.created_at(),
+            expires_at: record.expires_at(),
+            is_revoked: false,
+        };
+        assert!(self.model.insert(record.id().clone(), expected).is_none());
+    }
+
+    fn is_gone(&self, id: &KeyId) -> bool {
+        let key = &self.model[id];
+        key.is_revoked || key.expires_at.is_some_and(|at| at <= self.keys.now())
+    }
+
+    async fn rotate(&mut self, tenant: usize, id: &KeyId) {
+        let overlap = Duration::from_millis(self.dice.below(50) as u64);
+        let rotated = self.tenants[tenant].rotate(id, overlap).await;
+        let old = self.model[id].clone();
+        if old.parent.is_some() || self.is_gone(id) {
+            rotated.unwrap_err();
+            return;
+        }
+        let end = self.keys.now().saturating_add(overlap);
+        let old_end = old.expires_at.map_or(end, |own| own.min(end));
+        self.model.get_mut(id).unwrap().expires_at = Some(old_end);
+        let issued = rotated.unwrap();
+        assert_eq!(*issued.record().line(), old.line);
+        self.note(tenant, &issued, None);
+    }
+
+    async fn mint(&mut self, tenant: usize, id: &KeyId) {
+        let Some(principal) = self.principal(id).await else { return };
+        let token = NewToken::lasting(Duration::from_secs(1));
+        match self.keys.mint(&principal, token).await {
+            Ok(issued) => self.note(tenant, &issued, Some(id.clone())),
+            // A parent with less left than the shortest token, or a token.
+            Err(error) => {
+                let key = &self.model[id];
+                assert!(key.parent.is_some() || key.expires_at.is_some(), "{error}");
+            }
+        }
+    }
+
+    /// Revokes what fits, with its children; answers how many records that are.
+    fn revoked(&mut self, fits: impl Fn(&KeyId, &Expected) -> bool) -> u64 {
+        let named: Vec<KeyId> =
+            self.model.iter().filter(|(id, key)| fits(id, key)).map(|(id, _)| id.clone()).collect();
+        let mut count = 0;
+        for (id, key) in &mut self.model {
+            if named.contains(id) || key.parent.as_ref().is_some_and(|id| named.contains(id)) {
+                key.is_revoked = true;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    async fn revoke(&mut self, tenant: usize, id: &KeyId) {
+        let count = self.tenants[tenant].revoke(id).await.unwrap();
+        let line = self.model[id].line.clone();
+        assert_eq!(count, self.revoked(|_, key| key.line == line));
+    }
+
+    async fn revoke_many(&mut self, tenant: usize) {
+        if self.dice.one_in(4) {
+            let count = self.tenants[tenant].revoke_all().await.unwrap();
+            assert_eq!(count, self.revoked(|_, key| key.tenant == tenant));
+        } else {
+            let back = self.dice.below(300) as u64;
+            let at = UnixMillis::new(self.keys.now().get() - back);
+            let count = self.tenants[tenant].revoke_issued_before(at).await.unwrap();
+            let is_old = |_: &KeyId, key: &Expected| key.tenant == tenant && key.created_at < at;
+            assert_eq!(count, self.revoked(is_old));
+        }
+    }
+
+    async fn remove(&mut self, tenant: usize, id: &KeyId) {
+        assert!(self.tenants[tenant].remove(id).await.unwrap());
+        self.model.retain(|other, key| other != id && key.parent.as_ref() != Some(id));
+    }
+
+    /// Lists and trails hold what is the tenant's, all of it and nothing else.
+    async fn read(&mut self, tenant: usize) {
+        let own = self.model.iter().filter(|(_, key)| key.tenant == tenant);
+        let mut own: Vec<_> = own.map(|(id, key)| (key.created_at, id.clone())).collect();
+        own.sort();
+        // Whatever account the filter names.
+        let filter = KeyFilter::account(account(self.dice.below(TENANTS)));
+        let listed = self.tenants[tenant].list(&filter).await.unwrap();
+        let listed: Vec<_> =
+            listed.iter().map(|record| (record.created_at(), record.id().clone())).collect();
+        assert_eq!(listed, own);
+        let filter = AuditFilter::account(account(self.dice.below(TENANTS)));
+        let trail = self.tenants[tenant].audit(&filter).await.unwrap();
+        let account = account(tenant);
+        assert!(trail.iter().all(|entry| entry.account().is_some_and(|of| **of == *account)));
+    }
+
+    async fn principal(&self, id: &KeyId) -> Option<Principal> {
+        let service = RealtimeAuthLayer::new(self.keys.clone()).layer(Inner::default());
+        let text = self.model[id].text.expose();
+        let request = plain_with(CredentialSource::Header, text);
+        let response = service.oneshot(request).await.unwrap();
+        response.extensions().get::<Principal>().cloned()
+    }
+
+    /// A key opens what is its tenant's, as long as it lives.
+    async fn connect(&mut self, id: &KeyId) {
+        let principal = self.principal(id).await;
+        assert_eq!(principal.is_none(), self.is_gone(id), "{:?}", self.model[id]);
+        if let Some(principal) = principal {
+            assert_eq!(principal.account(), account(self.model[id].tenant));
+            assert_eq!(principal.key_id(), id);
+        }
+    }
+}
+
+/// 5,000 steps, or as many as `TENANT_STEPS` says.
+#[tokio::test]
+async fn a_tenant_never_sees_what_is_anothers() {
+    let steps = std::env::var("TENANT_STEPS").map_or(5_000, |steps| steps.parse().unwrap());
+    let mut world = World::new(9);
+    for _ in 0..steps {
+        world.step().await;
+    }
+    println!("{} of {steps} steps were about keys of others", world.foreign);
+    assert!(world.foreign > steps / 3, "{} of {steps}", world.foreign);
+    // In the end, of every key.
+    let known: Vec<KeyId> = world.model.keys().cloned().collect();
+    for id in known {
+        world.connect(&id).await;
+    }
+    for tenant in 0..TENANTS {
+        world.read(tenant).await;
+    }
+}
