@@ -72,6 +72,8 @@ pub use self::session::{
 };
 #[cfg(feature = "tracing")]
 pub use self::span::request_span;
+#[cfg(feature = "sqlite")]
+pub use self::store::{SqliteOptions, SqliteStore};
 pub use self::{
     body::{FromBytes, MakeBody},
     clock::{Clock, ManualClock, SystemClock, UnixMillis},

@@ -108,6 +108,32 @@ impl Lock {
         self.extent
     }
 
+    /// What a store keeps of it: its extent by name, and its paths.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn to_parts(&self) -> (&'static str, &[Box<str>]) {
+        let extent = match self.extent {
+            Extent::Nothing => "nothing",
+            Extent::Set => "set",
+            Extent::All => "all",
+        };
+        (extent, self.paths())
+    }
+
+    /// The lock that a store has kept so; `None` if it is none.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn from_parts<'a>(
+        extent: &str,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Self> {
+        let lock = match extent {
+            "nothing" => Self::nothing(),
+            "set" => Self::set(),
+            "all" => Self::all(),
+            _ => return None,
+        };
+        lock.and(paths).ok()
+    }
+
     /// The paths that are locked in any case.
     #[must_use]
     pub fn paths(&self) -> &[Box<str>] {

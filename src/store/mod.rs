@@ -6,9 +6,15 @@ mod audit;
 mod carrier;
 mod memory;
 mod revocations;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(feature = "sqlite")]
+mod stored;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub use self::{
     admin::{Inserted, KeyAdmin, KeyFilter, Revocation, Rotated},
     answer::{Answer, Lookup, StoreError, Write},

@@ -1,0 +1,206 @@
+//! The file: made, opened, and watched, that it still is the one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::{
+    fault::Fault,
+    schema::{self, StoreId},
+};
+
+/// How many prepared statements a connection keeps: more than there are.
+const STATEMENTS: usize = 64;
+/// How soon a file that was locked is tried again where SQLite does not wait by itself.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Where the store is, and which one it is.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    busy_deadline: Duration,
+    store: StoreId,
+}
+
+/// A connection, and which file it has open.
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    file: Identity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+impl Place {
+    /// Finds the store at `path`, or makes one where there is no file.
+    pub(super) fn prepare(path: &Path, busy_deadline: Duration) -> Result<Self, Fault> {
+        // The working directory may change later.
+        let path = std::path::absolute(path)
+            .map_err(|error| Fault::io("the path of the file is not known", &error))?;
+        create_if_missing(&path)?;
+        let deadline = Instant::now() + busy_deadline;
+        let store = loop {
+            match make_tables(&path, busy_deadline) {
+                // Between two processes that make it at once, SQLite does not always wait.
+                Err(fault) if fault.is_lock() && Instant::now() < deadline => thread::sleep(RETRY),
+                prepared => break prepared?,
+            }
+        };
+        Ok(Self { path, busy_deadline, store })
+    }
+
+    /// Opens the file that is there now, if it is this store.
+    pub(super) fn open(&self, access: Access) -> Result<Open, Fault> {
+        let file = Identity::of(&self.path)?;
+        let connection = connect(&self.path, self.busy_deadline)?;
+        if schema::identify(&connection)? != Some(self.store) {
+            return Err(Fault::of_file(
+                "another store stands in the place of the one that was opened: restart to use it",
+            ));
+        }
+        connection.pragma_update(None, "query_only", access == Access::Read)?;
+        let open = Open { connection, file };
+        open.check(self)?;
+        Ok(open)
+    }
+}
+
+impl Open {
+    /// Fails if what is open is not what stands there: what it answers would be of a file that
+    /// nobody else sees.
+    pub(super) fn check(&self, place: &Place) -> Result<(), Fault> {
+        if Identity::of(&place.path)? == self.file {
+            Ok(())
+        } else {
+            Err(Fault::of_file("another file was put in the place of the store's"))
+        }
+    }
+
+    /// Whether both have the same file open.
+    pub(super) const fn identity(&self) -> Identity {
+        self.file
+    }
+}
+
+/// Which file it is, by whatever name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Result<Self, Fault> {
+        let found = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Fault::of_file("the file is gone"),
+            _ => Fault::io("the file cannot be looked at", &error),
+        })?;
+        // SQLite would take it for a new database.
+        if found.len() == 0 {
+            return Err(Fault::of_file("the file is empty: restore it from a backup"));
+        }
+        Ok(Self::from(&found))
+    }
+}
+
+#[cfg(unix)]
+impl From<&fs::Metadata> for Identity {
+    fn from(found: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Elsewhere a file that is open cannot be replaced.
+#[cfg(not(unix))]
+impl From<&fs::Metadata> for Identity {
+    fn from(_: &fs::Metadata) -> Self {
+        Self { device: 0, inode: 0 }
+    }
+}
+
+/// Makes an empty file, readable to its owner alone, if there was none.
+fn create_if_missing(path: &Path) -> Result<(), Fault> {
+    /// On Unix, closing a file gives up every lock that this process has on it, those of another
+    /// store's connections too: nobody may open it between.
+    static CREATING: Mutex<()> = Mutex::new(());
+
+    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_empty = match fs::metadata(path) {
+        Ok(found) => found.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(Fault::io("the file cannot be looked at", &error)),
+    };
+    // SQLite would throw the log away, and with it what was written last.
+    if is_empty && log_of(path).is_ok_and(|log| log.len() > 0) {
+        return Err(Fault::of_file(
+            "the file is gone and its log (-wal) is there: restore both, or remove the log",
+        ));
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(file) => {
+            drop(file);
+            sync_folder(path).map_err(|error| Fault::io("the file cannot be made", &error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Fault::io("the file cannot be made", &error)),
+    }
+}
+
+fn log_of(path: &Path) -> io::Result<fs::Metadata> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    fs::metadata(log)
+}
+
+/// So that the file's name is still there after a loss of power.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the tables if they are missing; answers which store it is.
+fn make_tables(path: &Path, busy_deadline: Duration) -> Result<StoreId, Fault> {
+    let mut connection = connect(path, busy_deadline)?;
+    if let Some(store) = schema::identify(&connection)? {
+        return Ok(store);
+    }
+    let mode = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    if connection.pragma_update_and_check(None, "journal_mode", "wal", mode)? != "wal" {
+        return Err(Fault::of_file("the file system cannot share memory between processes"));
+    }
+    schema::migrate(&mut connection)?;
+    schema::identify(&connection)?.ok_or_else(|| Fault::new("the file was changed meanwhile"))
+}
+
+/// Opens the file, which must be there, and changes nothing in it.
+fn connect(path: &Path, busy_deadline: Duration) -> Result<Connection, Fault> {
+    // Each connection belongs to one thread, and a path is a path even if it looks like a URI.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_deadline)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // What is committed has reached the disk.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // A damaged file is found out where it is read, and runs no functions.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
