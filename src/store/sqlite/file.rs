@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -24,6 +27,8 @@ const RETRY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
+    /// Where SQLite keeps what is not in the file yet.
+    log: PathBuf,
     busy_deadline: Duration,
     store: StoreId,
 }
@@ -32,6 +37,8 @@ pub(super) struct Place {
 pub(super) struct Open {
     pub(super) connection: Connection,
     file: Identity,
+    log: Identity,
+    number: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +62,17 @@ impl Place {
                 prepared => break prepared?,
             }
         };
-        Ok(Self { path, busy_deadline, store })
+        // SQLite names the log after the file itself, not after a link to it.
+        let log = fs::canonicalize(&path).map(|file| log_of(&file));
+        let log = log.map_err(|error| Fault::io("the file cannot be looked at", &error))?;
+        Ok(Self { path, log, busy_deadline, store })
     }
 
     /// Opens the file that is there now, if it is this store.
     pub(super) fn open(&self, access: Access) -> Result<Open, Fault> {
-        let file = Identity::of(&self.path)?;
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+
+        let file = self.file()?;
         let connection = connect(&self.path, self.busy_deadline)?;
         if schema::identify(&connection)? != Some(self.store) {
             return Err(Fault::of_file(
@@ -68,7 +80,10 @@ impl Place {
             ));
         }
         connection.pragma_update(None, "query_only", access == Access::Read)?;
-        let open = Open { connection, file };
+        // It is there by now, and stays for as long as anybody has the file open.
+        let log = self.log()?;
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        let open = Open { connection, file, log, number };
         open.check(self)?;
         Ok(open)
     }
@@ -78,18 +93,35 @@ impl Open {
     /// Fails if what is open is not what stands there: what it answers would be of a file that
     /// nobody else sees.
     pub(super) fn check(&self, place: &Place) -> Result<(), Fault> {
-        if Identity::of(&place.path)? == self.file {
-            Ok(())
-        } else {
-            Err(Fault::of_file("another file was put in the place of the store's"))
+        if place.file()? != self.file {
+            return Err(Fault::of_file("another file was put in the place of the store's"));
         }
+        if place.log()? != self.log {
+            return Err(LOG_GONE);
+        }
+        Ok(())
     }
 
-    /// Whether both have the same file open.
-    pub(super) const fn identity(&self) -> Identity {
+    /// Brings into the file what is in the log: that may be a log which is gone from its folder.
+    pub(super) fn save_log(&self) {
+        // If it cannot be done now, it is when the connection is closed.
+        let _tried = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+
+    /// Which file is open.
+    pub(super) const fn file(&self) -> Identity {
         self.file
     }
+
+    /// Another for every connection.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
 }
+
+/// The connection is kept, because it is the last that can read what the log held.
+const LOG_GONE: Fault =
+    Fault::new("the log of the file (-wal) was removed or replaced: put it back, or restart");
 
 /// Which file it is, by whatever name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,9 +130,9 @@ pub(super) struct Identity {
     inode: u64,
 }
 
-impl Identity {
-    fn of(path: &Path) -> Result<Self, Fault> {
-        let found = fs::metadata(path).map_err(|error| match error.kind() {
+impl Place {
+    fn file(&self) -> Result<Identity, Fault> {
+        let found = fs::metadata(&self.path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::of_file("the file is gone"),
             _ => Fault::io("the file cannot be looked at", &error),
         })?;
@@ -108,7 +140,11 @@ impl Identity {
         if found.len() == 0 {
             return Err(Fault::of_file("the file is empty: restore it from a backup"));
         }
-        Ok(Self::from(&found))
+        Ok(Identity::from(&found))
+    }
+
+    fn log(&self) -> Result<Identity, Fault> {
+        fs::metadata(&self.log).map(|found| Identity::from(&found)).map_err(|_| LOG_GONE)
     }
 }
 
@@ -141,7 +177,7 @@ fn create_if_missing(path: &Path) -> Result<(), Fault> {
         Err(error) => return Err(Fault::io("the file cannot be looked at", &error)),
     };
     // SQLite would throw the log away, and with it what was written last.
-    if is_empty && log_of(path).is_ok_and(|log| log.len() > 0) {
+    if is_empty && fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
         return Err(Fault::of_file(
             "the file is gone and its log (-wal) is there: restore both, or remove the log",
         ));
@@ -160,10 +196,10 @@ fn create_if_missing(path: &Path) -> Result<(), Fault> {
     }
 }
 
-fn log_of(path: &Path) -> io::Result<fs::Metadata> {
+fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    fs::metadata(log)
+    log.into()
 }
 
 /// So that the file's name is still there after a loss of power.

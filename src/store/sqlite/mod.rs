@@ -51,7 +51,9 @@ const LOOKS: u32 = 4;
 /// When a key was last used is written within 30 seconds, or when the store is dropped. A use of a
 /// key with few uses that is taken and not spent while the process ends stays taken.
 ///
-/// SQLite needs no installation: it is compiled in. This feature needs Rust 1.89 at least.
+/// SQLite needs no installation: it is compiled in, for which a C compiler is needed. The crate that
+/// does so promises no older Rust than what was stable when it was released: with this feature, the
+/// minimum may be higher than the 1.88 of the others.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {

@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use rusqlite::{Connection, params};
 
-use super::{fault::Fault, file::Identity, rows, worker::Readers};
+use super::{
+    fault::Fault,
+    file::{Identity, Open},
+    rows,
+    worker::Readers,
+};
 use crate::{Answer, Heard, KeyId, NewsCarrier, Runtime, Write};
 
 /// How many entries are read at once.
@@ -19,16 +24,16 @@ pub(super) struct Poll {
     /// Entries with this origin are this store's own.
     origin: i64,
     seen: Seen,
-    /// Whether there was more than could be read at once.
-    is_behind: bool,
 }
 
 /// How far the trail was read.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     number: i64,
-    /// The file, and what SQLite counts its changes by. `None` before the first look.
-    file: Option<(Identity, i64)>,
+    /// In which file. `None` before the first look.
+    file: Option<Identity>,
+    /// The connection that all of it was read by, and by what that counts changes of the file.
+    all: Option<(u64, i64)>,
 }
 
 impl Poll {
@@ -40,44 +45,38 @@ impl Poll {
         origin: i64,
         number: i64,
     ) -> Self {
-        let seen = Seen { number, file: None };
-        Self { reader, runtime, every, origin, seen, is_behind: false }
+        let seen = Seen { number, file: None, all: None };
+        Self { reader, runtime, every, origin, seen }
     }
 }
 
 impl NewsCarrier for Poll {
     fn next(&mut self) -> Write<'_, Heard> {
         Answer::pending(async {
-            if !self.is_behind {
+            // Unless there was more than could be read at once.
+            if self.seen.all.is_some() || self.seen.file.is_none() {
                 self.runtime.sleep(self.every).await;
             }
             let (seen, origin) = (self.seen, self.origin);
-            let look = move |connection: &Connection, file| look(connection, file, seen, origin);
-            let (heard, seen, is_behind) = self.reader.ask_file(look).await?;
+            let (heard, seen) = self.reader.ask_file(move |open| look(open, seen, origin)).await?;
             // Only now: who gave up waiting before this has missed nothing.
             self.seen = seen;
-            self.is_behind = is_behind;
             Ok(heard)
         })
     }
 }
 
-fn look(
-    connection: &Connection,
-    file: Identity,
-    seen: Seen,
-    origin: i64,
-) -> Result<(Heard, Seen, bool), Fault> {
+fn look(open: &Open, seen: Seen, origin: i64) -> Result<(Heard, Seen), Fault> {
+    let (connection, file) = (&open.connection, Some(open.file()));
     // Before the entries: what comes in between is looked at again.
-    let version: i64 = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
-    let now = Some((file, version));
-    if seen.file == now {
-        return Ok((Heard::Revoked(Vec::new()), seen, false));
+    let version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+    let all = Some((open.number(), version));
+    if seen.all == all {
+        return Ok((Heard::Revoked(Vec::new()), seen));
     }
-    if seen.file.is_some_and(|(known, _)| known != file) {
+    if seen.file.is_some() && seen.file != file {
         // A copy, perhaps an older one: its numbers tell nothing of what happened in the other.
-        let seen = Seen { number: last_number(connection)?, file: now };
-        return Ok((Heard::Lost, seen, false));
+        return Ok((Heard::Lost, Seen { number: last_number(connection)?, file, all }));
     }
     let entries = rows::all(
         connection,
@@ -90,10 +89,9 @@ fn look(
         },
     )?;
     let number = entries.last().map_or(seen.number, |(number, _, _)| *number);
-    let is_behind = entries.len() >= AT_ONCE as usize;
+    let all = all.filter(|_| entries.len() < AT_ONCE as usize);
     let revoked = entries.into_iter().filter_map(|(_, is_news, id)| is_news.then_some(id));
-    let file = if is_behind { seen.file } else { now };
-    Ok((Heard::Revoked(revoked.collect()), Seen { number, file }, is_behind))
+    Ok((Heard::Revoked(revoked.collect()), Seen { number, file, all }))
 }
 
 /// The last entry that was ever written.

@@ -14,7 +14,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
     fault::Fault,
-    file::{Access, Identity, Open, Place},
+    file::{Access, Open, Place},
     uses::Uses,
 };
 use crate::{Answer, StoreError};
@@ -76,16 +76,28 @@ impl Desk {
 
     /// Answers nothing that was not read from, or written to, the file that stands in its place.
     fn work<T>(&mut self, work: impl FnOnce(&Open) -> Result<T, Fault>) -> Result<T, Fault> {
-        // It may be back under its name since.
-        let open = match self.open.take().filter(|open| open.check(&self.place).is_ok()) {
-            Some(open) => open,
-            None => self.place.open(self.access)?,
-        };
+        let open = self.open()?;
         let done = work(&open).and_then(|done| open.check(&self.place).map(|()| done));
         if !done.as_ref().is_err_and(Fault::is_of_connection) {
             self.open = Some(open);
         }
         done
+    }
+
+    fn open(&mut self) -> Result<Open, Fault> {
+        if let Some(open) = self.open.take() {
+            match open.check(&self.place) {
+                Ok(()) => return Ok(open),
+                Err(fault) if !fault.is_of_connection() => {
+                    open.save_log();
+                    self.open = Some(open);
+                    return Err(fault);
+                }
+                // It may be back under its name since.
+                Err(_) => {}
+            }
+        }
+        self.place.open(self.access)
     }
 }
 
@@ -115,20 +127,19 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Asked<T> {
-        self.ask_file(move |connection, _| read(connection))
+        self.ask_file(move |open| read(&open.connection))
     }
 
-    /// The same, and which file is asked.
+    /// The same of whoever asks which file and connection it is.
     pub(super) fn ask_file<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection, Identity) -> Result<T, Fault> + Send + 'static,
+        read: impl FnOnce(&Open) -> Result<T, Fault> + Send + 'static,
     ) -> Asked<T> {
         let (tell, told) = oneshot::channel();
         let read: Read = Box::new(move |desk| {
             // Who has given up waiting shall not keep others waiting.
             if !tell.is_canceled() {
-                let read = desk.work(|open| read(&open.connection, open.identity()));
-                let _gone = tell.send(read);
+                let _gone = tell.send(desk.work(read));
             }
         });
         match queue(&self.0, read) {

@@ -189,8 +189,11 @@ fn live_children(
 /// A few only: each that is stored takes more with it than it brings.
 fn forget_expired(connection: &Connection, now: UnixMillis) -> Result<(), Fault> {
     let forgotten = to_millis(now).saturating_sub(REMEMBER_EXPIRED);
-    let statement = "DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys \
-         WHERE kind = 'ephemeral' AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+    // Not what has children, though nothing mints such: they would forget that it was revoked.
+    let statement = "DELETE FROM keys WHERE rowid IN (SELECT rowid FROM keys k \
+         WHERE kind = 'ephemeral' AND expires_at <= ?1 \
+         AND NOT EXISTS (SELECT 1 FROM keys c WHERE c.parent = k.id) \
+         ORDER BY expires_at LIMIT ?2)";
     change(connection, statement, params![forgotten, FORGET_AT_ONCE]).map(drop)
 }
 
