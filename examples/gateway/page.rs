@@ -3,7 +3,7 @@
 //! It is public, which is why no secret key reaches it: its tokens are minted with a key that stays
 //! in this process, for the page alone, and on a loopback address alone.
 
-use std::{error::Error, net::SocketAddr};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use axum::{
     Json, Router,
@@ -26,6 +26,8 @@ use tower_realtime_auth::{ClientSecrets, Environment, KeyAdmin, Keys, NewKey, Re
 
 use crate::server::{ACCOUNT, ProfileKind, Public};
 
+/// How long the page can mint at most.
+const PAGE_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const MINT: &str = "/demo/client_secrets";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const REFUSED_BY_STATUS: &str = "/demo/refused-by-status";
@@ -52,9 +54,14 @@ pub async fn public<S: KeyAdmin>(
         .route("/profiles.js", file(SCRIPT, include_str!("page/profiles.js")))
         // For comparison, a refusal as most servers make it; the layer's own ends with a code.
         .route(REFUSED_BY_STATUS, any(StatusCode::UNAUTHORIZED));
+    let mut key = None;
     let routes = if address.ip().is_loopback() {
-        let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
+        // Should this process be killed, its key ends by itself.
+        let new = NewKey::secret(ACCOUNT)
+            .with_environment(Environment::Test)
+            .with_lifetime(PAGE_KEY_LIFETIME);
         let issued = keys.issue(new).await?;
+        key = Some(issued.record().id().clone());
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", issued.key().expose()))?;
         bearer.set_sensitive(true);
         routes
@@ -69,7 +76,7 @@ pub async fn public<S: KeyAdmin>(
             .route(MINT, post(move || async move { forbidden("demo_minting_off", hint) }))
     };
     let paths = &["/", "/page.css", "/page.js", "/profiles.js", MINT, REFUSED_BY_STATUS];
-    Ok(Public { paths, routes })
+    Ok(Public { paths, routes, key })
 }
 
 fn file(media_type: &'static str, text: impl Into<String>) -> MethodRouter {

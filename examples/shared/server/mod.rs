@@ -6,6 +6,8 @@ mod http;
 mod profile_kind;
 pub mod session;
 mod signing;
+#[path = "../store.rs"]
+mod store;
 mod tls;
 
 use std::{
@@ -13,10 +15,10 @@ use std::{
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{Router, http::Uri};
-use clap::ValueEnum;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,12 +26,12 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, ClientTokens, Environment, KeyAdmin, Keys, MemoryStore, NewKey, Policy,
-    Profile, RealtimeAuthLayer, RealtimeSessions, TranscriptionSessions,
+    ApiKey, ClientSecrets, ClientTokens, Environment, KeyError, KeyId, Keys, NewKey, Policy,
+    Profile, RealtimeAuthLayer, RealtimeSessions, SqliteOptions, StoreError, TranscriptionSessions,
 };
 
-pub use self::profile_kind::ProfileKind;
-use self::{greeting::greet, signing::Signing, tls::Tls};
+use self::{greeting::greet, signing::Signing, store::StoreName, tls::Tls};
+pub use self::{profile_kind::ProfileKind, store::Store};
 
 /// The account that keys given or made at the start belong to.
 pub const ACCOUNT: &str = "demo";
@@ -38,9 +40,6 @@ pub const ACCOUNT: &str = "demo";
 const CLIENT_TOKENS: &str = "/v1/client/tokens";
 /// Where Decart's clients hold their sessions.
 pub const STREAM: &str = "/v1/stream";
-
-/// Whichever store was chosen.
-pub type Store = Arc<dyn KeyAdmin>;
 
 /// Says, to everything that runs, when it is to end. Held while it runs.
 pub type Stopping = watch::Receiver<bool>;
@@ -56,9 +55,13 @@ pub struct Flags {
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
 
-    /// Where keys are kept
-    #[arg(long, value_enum, default_value_t = StoreKind::Memory)]
-    store: StoreKind,
+    /// Where keys are kept: memory, or sqlite:FILE, which is made if there is none
+    #[arg(long, default_value = "sqlite:keys.db")]
+    store: StoreName,
+
+    /// How soon sessions end whose key another process takes back, if they share a store
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = humantime::parse_duration)]
+    revoked_within: Duration,
 
     /// Whose clients are served: where they put their keys, and what they are told
     #[arg(long, value_enum, default_value_t = ProfileKind::Any)]
@@ -72,18 +75,14 @@ pub struct Flags {
     tls: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum StoreKind {
-    /// In this process; gone when it ends
-    Memory,
-}
-
 /// What a server shows to everybody, key or no key.
 #[derive(Default)]
 pub struct Public {
     /// The paths of all routes.
     pub paths: &'static [&'static str],
     pub routes: Router,
+    /// A key that is theirs and ends with this process.
+    pub key: Option<KeyId>,
 }
 
 /// Serves `sessions` and mints tokens for them, to whoever has a key, until a signal comes; and
@@ -98,9 +97,8 @@ pub async fn run(
         ProfileKind,
     ) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
-    let store: Store = match flags.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new()),
-    };
+    let options = SqliteOptions::default().with_revoked_within(flags.revoked_within);
+    let store = flags.store.open(options).await.map_err(|error| unopened(&flags.store, &error))?;
     let listener = TcpListener::bind(flags.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
@@ -109,15 +107,14 @@ pub async fn run(
 
     let signer = flags.signing.signer(&format!("{scheme}://{address}"))?;
     let jwks = signing::jwks(&signer);
-    let keys = Keys::new(store).with_signer(signer);
-    for key in flags.keys.iter().cloned() {
-        let key = ApiKey::new(key).map_err(|error| format!("--key: {error}"))?;
-        let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
-        keys.import(&key, new).await.map_err(|error| format!("--key: {error}"))?;
+    let keys = Keys::new(store).with_signer(signer).with_actor(format!("server at {address}"));
+    for key in &flags.keys {
+        take_in(&keys, key).await.map_err(|error| format!("--key: {error}"))?;
     }
 
     let profile = flags.profile.profile();
-    let Public { paths, routes } = public(address, scheme, keys.clone(), flags.profile).await?;
+    let Public { paths, routes, key } =
+        public(address, scheme, keys.clone(), flags.profile).await?;
     let secrets = ClientSecrets::new(keys.clone()).with_profile(&profile);
     let realtime_sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
     let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
@@ -153,7 +150,28 @@ pub async fn run(
     tracing::info!("stopping");
     stop.send_replace(true);
     http::ended(serving, stop).await;
+    if let Some(key) = key {
+        keys.remove(&key).await?;
+    }
     Ok(())
+}
+
+fn unopened(store: &StoreName, error: &StoreError) -> String {
+    let why = error.source().map(|source| format!(": {source}"));
+    format!("cannot open {store}: {error}{}", why.unwrap_or_default())
+}
+
+/// Lets a key in that was made elsewhere. One that is known already stays as it is.
+async fn take_in(keys: &Keys<Store>, key: &str) -> Result<(), KeyError> {
+    let key = ApiKey::new(key)?;
+    let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
+    match keys.import(&key, new).await {
+        Err(KeyError::Taken) => {
+            tracing::info!("the key is known already and stays as it is");
+            Ok(())
+        }
+        imported => imported.map(drop),
+    }
 }
 
 /// What a request needs if these paths are public.

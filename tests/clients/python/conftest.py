@@ -51,8 +51,10 @@ class Gateway:
 @contextmanager
 def listening(binary: str, *flags: str, log=None, **environment: str) -> Iterator[str]:
     """Runs a server; its address. Its log goes to the file `log`."""
+    # Keys of its own, unless the test says otherwise.
+    store = [] if "--store" in flags else ["--store", "memory"]
     process = subprocess.Popen(
-        [binary, "--listen", "127.0.0.1:0", *flags],
+        [binary, "--listen", "127.0.0.1:0", *store, *flags],
         # Its log would drown the report; RUST_LOG=debug brings it back.
         env={"RUST_LOG": "error", **os.environ, **environment},
         stdout=subprocess.PIPE,
