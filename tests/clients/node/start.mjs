@@ -26,7 +26,9 @@ export const start = (...flags) => startWithoutKey('--key', key, ...flags);
 /** The same, but the gateway makes a key of its own, and shows it with what to try. */
 export async function startWithoutKey(...flags) {
   const listen = flags.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
-  const child = spawn(binary, [...listen, ...flags], {
+  // Keys of its own, unless the test says otherwise.
+  const store = flags.includes('--store') ? [] : ['--store', 'memory'];
+  const child = spawn(binary, [...listen, ...store, ...flags], {
     // Its log would drown the report; RUST_LOG=debug brings it back.
     env: { RUST_LOG: 'error', ...process.env },
     stdio: ['ignore', 'pipe', 'inherit'],
