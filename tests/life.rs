@@ -5,7 +5,8 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use support::{Inner, plain_with};
+use support::{Inner, SOON, plain_with};
+use tokio::time::timeout;
 use tower::{Layer, ServiceExt};
 use tower_realtime_auth::{
     ApiKey, AuditAction, AuditFilter, CredentialSource, DigestAlgorithm, Grants, Issued, KeyDigest,
@@ -204,7 +205,7 @@ async fn a_token_older_than_its_parent_is_old_too() {
     assert_eq!(refused(&keys, &parent).await, None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_removed_is_unknown_and_its_sessions_end() {
     let (keys, _) = keys();
     let first = issue(&keys, "acme").await;
@@ -213,7 +214,7 @@ async fn what_is_removed_is_unknown_and_its_sessions_end() {
     let session = connect(&keys, token.key().expose()).await.unwrap().revoked();
     assert!(keys.remove(first.record().id()).await.unwrap());
     assert!(!keys.remove(first.record().id()).await.unwrap());
-    session.await;
+    timeout(SOON, session).await.expect("told");
     for gone in [&first, &token] {
         assert_eq!(refused(&keys, gone).await, Some(RejectionKind::Unknown));
         assert!(keys.find(gone.record().id()).await.unwrap().is_none());
@@ -224,7 +225,7 @@ async fn what_is_removed_is_unknown_and_its_sessions_end() {
     let hub = keys.store().revocations().expect("a hub");
     let session = hub.watch(Arc::clone(first.record()), hub.epoch());
     assert_eq!(keys.revoke(first.record().id()).await.unwrap(), 1);
-    session.await;
+    timeout(SOON, session).await.expect("told");
     assert_eq!(refused(&keys, &second).await, Some(RejectionKind::Revoked));
 }
 
