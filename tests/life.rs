@@ -355,3 +355,34 @@ async fn a_key_of_the_pepper_before_is_not_taken_in_again() {
     keys.revoke(issued.record().id()).await.unwrap();
     assert_eq!(refused(&keys, &issued).await, Some(RejectionKind::Revoked));
 }
+
+// ---- Time ----
+
+/// T24: a key is refused from its very millisecond on, from 1970 to the last time there is.
+#[tokio::test]
+async fn expiry_is_exclusive_at_any_time() {
+    let last_of_9999 = 253_402_300_799_999;
+    for end in [1, 1_000, NOW.get(), i64::MAX as u64, last_of_9999, u64::MAX - 1, u64::MAX] {
+        let clock = ManualClock::new(UnixMillis::new(0));
+        let keys = Keys::new(MemoryStore::new()).with_clock(clock.clone());
+        let lifetime = Duration::from_millis(end);
+        let issued = keys.issue(NewKey::secret("acme").with_lifetime(lifetime)).await.unwrap();
+        assert_eq!(issued.record().expires_at(), Some(UnixMillis::new(end)));
+        for (now, expected) in [
+            (0, None),
+            (end - 1, None),
+            (end, Some(RejectionKind::Expired)),
+            (end.saturating_add(1), Some(RejectionKind::Expired)),
+            (u64::MAX, Some(RejectionKind::Expired)),
+        ] {
+            clock.set(UnixMillis::new(now));
+            assert_eq!(refused(&keys, &issued).await, expected, "{end} at {now}");
+        }
+    }
+    // What would be later than that is that.
+    let (keys, clock) = keys();
+    let issued = keys.issue(NewKey::secret("acme").with_lifetime(Duration::MAX)).await.unwrap();
+    assert_eq!(issued.record().expires_at(), Some(UnixMillis::new(u64::MAX)));
+    clock.set(UnixMillis::new(u64::MAX - 1));
+    assert_eq!(refused(&keys, &issued).await, None);
+}
