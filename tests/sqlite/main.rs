@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tower::{Layer as _, ServiceExt as _};
 use tower_realtime_auth::{
     ApiKey, CredentialSource, Issued, KeyStore, Keys, NewKey, Principal, RealtimeAuthLayer,
-    SqliteOptions, SqliteStore, StoreError, UnixMillis, http::StatusCode,
+    SqliteOptions, SqliteStore, UnixMillis, http::StatusCode,
 };
 
 const NOW: UnixMillis = UnixMillis::new(1_700_000_000_000);
@@ -66,12 +66,7 @@ async fn status<S: KeyStore>(keys: &Keys<S>, key: &ApiKey) -> StatusCode {
     connect(keys, key).await.map_or_else(|status| status, |_| StatusCode::OK)
 }
 
-/// What an operator reads.
-fn told(error: &StoreError) -> String {
-    causes(error)
-}
-
-/// An error and all that it comes from.
+/// An error and all that it comes from: what an operator reads.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -79,5 +74,5 @@ fn causes(error: &(dyn Error + 'static)) -> String {
 
 /// Why the file cannot be opened.
 async fn refused(path: &Path) -> String {
-    told(&SqliteStore::open(path).await.expect_err("no store"))
+    causes(&SqliteStore::open(path).await.expect_err("no store"))
 }

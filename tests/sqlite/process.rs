@@ -7,9 +7,9 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use tower_realtime_auth::{ApiKey, KeyId};
+use tower_realtime_auth::{ApiKey, KeyId, NewKey};
 
-use crate::{connect, issue, open};
+use crate::{causes, connect, issue, open};
 
 const PATH: &str = "SQLITE_STORE_OF_TEST";
 
@@ -88,17 +88,13 @@ async fn another_process() {
     for line in io::stdin().lines() {
         let line = line.expect("a line");
         match line.split_once(' ').unwrap_or((&line, "")) {
-            ("issue", account) => {
-                match keys.issue(tower_realtime_auth::NewKey::secret(account)).await {
-                    Ok(issued) => {
-                        say(format_args!("{} {}", issued.record().id(), issued.key().expose()))
-                    }
-                    Err(error) => say(format_args!("failed: {}", crate::causes(&error))),
-                }
-            }
+            ("issue", account) => say(match keys.issue(NewKey::secret(account)).await {
+                Ok(issued) => format!("{} {}", issued.record().id(), issued.key().expose()),
+                Err(error) => format!("failed: {}", causes(&error)),
+            }),
             ("revoke", id) => say(match keys.revoke(&KeyId::new(id)).await {
                 Ok(records) => records.to_string(),
-                Err(error) => format!("failed: {}", crate::causes(&error)),
+                Err(error) => format!("failed: {}", causes(&error)),
             }),
             ("connect", key) => {
                 let key = ApiKey::new(key).expect("a key");

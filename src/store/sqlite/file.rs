@@ -3,10 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,9 +14,12 @@ use super::{
     fault::Fault,
     schema::{self, StoreId},
 };
+use crate::key::random_base62;
 
 /// How many prepared statements a connection keeps: more than there are.
 const STATEMENTS: usize = 64;
+/// One page, of the smallest that there are.
+const MIN_LEN: u64 = 512;
 /// How soon a file that was locked is tried again where SQLite does not wait by itself.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -56,8 +56,8 @@ impl Place {
         create_if_missing(&path)?;
         let deadline = Instant::now() + busy_deadline;
         let store = loop {
-            match make_tables(&path, busy_deadline) {
-                // Between two processes that make it at once, SQLite does not always wait.
+            match update(&path, busy_deadline) {
+                // Between two processes that do so at once, SQLite does not always wait.
                 Err(fault) if fault.is_lock() && Instant::now() < deadline => thread::sleep(RETRY),
                 prepared => break prepared?,
             }
@@ -74,11 +74,13 @@ impl Place {
 
         let file = self.file()?;
         let connection = connect(&self.path, self.busy_deadline)?;
-        if schema::identify(&connection)? != Some(self.store) {
+        if schema::identify(&connection)? != self.store {
             return Err(Fault::of_file(
                 "another store stands in the place of the one that was opened: restart to use it",
             ));
         }
+        // A copy that was made by some tool may not keep one.
+        keep_log(&connection)?;
         connection.pragma_update(None, "query_only", access == Access::Read)?;
         // It is there by now, and stays for as long as anybody has the file open.
         let log = self.log()?;
@@ -132,15 +134,7 @@ pub(super) struct Identity {
 
 impl Place {
     fn file(&self) -> Result<Identity, Fault> {
-        let found = fs::metadata(&self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Fault::of_file("the file is gone"),
-            _ => Fault::io("the file cannot be looked at", &error),
-        })?;
-        // SQLite would take it for a new database.
-        if found.len() == 0 {
-            return Err(Fault::of_file("the file is empty: restore it from a backup"));
-        }
-        Ok(Identity::from(&found))
+        stat(&self.path)?.ok_or(Fault::of_file("the file is gone"))
     }
 
     fn log(&self) -> Result<Identity, Fault> {
@@ -164,42 +158,67 @@ impl From<&fs::Metadata> for Identity {
     }
 }
 
-/// Makes an empty file, readable to its owner alone, if there was none.
-fn create_if_missing(path: &Path) -> Result<(), Fault> {
-    /// On Unix, closing a file gives up every lock that this process has on it, those of another
-    /// store's connections too: nobody may open it between.
-    static CREATING: Mutex<()> = Mutex::new(());
+/// Which file stands there, if any.
+fn stat(path: &Path) -> Result<Option<Identity>, Fault> {
+    match fs::metadata(path) {
+        // SQLite would take it for a new database.
+        Ok(found) if found.is_file() && found.len() < MIN_LEN => {
+            Err(Fault::of_file("the file is empty or cut off: restore it from a backup"))
+        }
+        Ok(found) => Ok(Some(Identity::from(&found))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::io("the file cannot be looked at", &error)),
+    }
+}
 
-    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_empty = match fs::metadata(path) {
-        Ok(found) => found.len() == 0,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(Fault::io("the file cannot be looked at", &error)),
-    };
+/// Makes the file if there is none, readable to its owner alone.
+fn create_if_missing(path: &Path) -> Result<(), Fault> {
+    if stat(path)?.is_some() {
+        return Ok(());
+    }
     // SQLite would throw the log away, and with it what was written last.
-    if is_empty && fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
+    if fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
         return Err(Fault::of_file(
             "the file is gone and its log (-wal) is there: restore both, or remove the log",
         ));
     }
+    // Under another name until it is whole, so that one that is empty was never ours.
+    let mut new = String::from(".");
+    random_base62(12, &mut new)
+        .map_err(|_| Fault::new("the operating system gave no random numbers"))?;
+    let new = with_suffix(path, &new);
+    let made = create(&new).and_then(|()| match fs::hard_link(&new, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot_make(&error)),
+        // Somebody else was quicker.
+        _ => sync_folder(path).map_err(|error| cannot_make(&error)),
+    });
+    let _tidy = fs::remove_file(&new);
+    made
+}
+
+fn create(path: &Path) -> Result<(), Fault> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(file) => {
-            drop(file);
-            sync_folder(path).map_err(|error| Fault::io("the file cannot be made", &error))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Fault::io("the file cannot be made", &error)),
-    }
+    // Closed before SQLite opens it: on Unix, closing a file gives up all locks on it.
+    drop(options.open(path).map_err(|error| cannot_make(&error))?);
+    let mut connection = connect(path, Duration::ZERO)?;
+    schema::create(&mut connection)
+}
+
+fn cannot_make(error: &io::Error) -> Fault {
+    Fault::io("the file cannot be made", error)
 }
 
 fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+    with_suffix(path, "-wal")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// So that the file's name is still there after a loss of power.
@@ -210,18 +229,22 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the tables if they are missing; answers which store it is.
-fn make_tables(path: &Path, busy_deadline: Duration) -> Result<StoreId, Fault> {
+/// Brings the file up to this version; answers which store it is.
+fn update(path: &Path, busy_deadline: Duration) -> Result<StoreId, Fault> {
     let mut connection = connect(path, busy_deadline)?;
-    if let Some(store) = schema::identify(&connection)? {
-        return Ok(store);
-    }
+    schema::migrate(&mut connection)?;
+    keep_log(&connection)?;
+    schema::identify(&connection)
+}
+
+/// With a log, readers see what is committed while others write.
+fn keep_log(connection: &Connection) -> Result<(), Fault> {
     let mode = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
     if connection.pragma_update_and_check(None, "journal_mode", "wal", mode)? != "wal" {
         return Err(Fault::of_file("the file system cannot share memory between processes"));
     }
-    schema::migrate(&mut connection)?;
-    schema::identify(&connection)?.ok_or_else(|| Fault::new("the file was changed meanwhile"))
+    // It is opened by whoever reads next.
+    Ok(connection.query_row("SELECT 1 FROM meta", [], |_| Ok(()))?)
 }
 
 /// Opens the file, which must be there, and changes nothing in it.

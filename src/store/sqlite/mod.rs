@@ -17,7 +17,7 @@ pub use self::options::SqliteOptions;
 use self::{
     fault::Fault,
     file::{Access, Place},
-    news::Poll,
+    news::{Poll, Seen},
     uses::Uses,
     worker::{Readers, Writer},
     writes::Author,
@@ -115,7 +115,7 @@ impl SqliteStore {
         runtime: impl Runtime,
     ) -> Result<Self, StoreError> {
         let (path, busy_deadline) = (path.as_ref().to_owned(), options.busy_deadline);
-        let (place, last_number) = worker::once(move || prepare(&path, busy_deadline)).await?;
+        let (place, seen) = worker::once(move || prepare(&path, busy_deadline)).await?;
         let (origin, uses) = (random()?, Arc::new(Uses::default()));
         let store = Self {
             readers: Readers::start(&place, READERS)?,
@@ -127,7 +127,7 @@ impl SqliteStore {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let every = options.revoked_within / LOOKS;
         let reader = Readers::start(&place, 1)?;
-        let poll = Poll::new(reader, Arc::clone(&runtime), every, origin, last_number);
+        let poll = Poll::new(reader, Arc::clone(&runtime), every, origin, seen);
         let follow = store.revocations.follow(poll, Arc::clone(&runtime), options.patience);
         runtime.spawn(Box::pin(follow));
         Ok(store)
@@ -138,10 +138,10 @@ impl SqliteStore {
     }
 }
 
-fn prepare(path: &Path, busy_deadline: Duration) -> Result<(Arc<Place>, i64), Fault> {
+fn prepare(path: &Path, busy_deadline: Duration) -> Result<(Arc<Place>, Seen), Fault> {
     let place = Place::prepare(path, busy_deadline)?;
-    let last_number = news::last_number(&place.open(Access::Read)?.connection)?;
-    Ok((Arc::new(place), last_number))
+    let seen = Seen::now(&place.open(Access::Read)?)?;
+    Ok((Arc::new(place), seen))
 }
 
 fn random() -> Result<i64, Fault> {

@@ -28,33 +28,36 @@ pub(super) struct Poll {
 
 /// How far the trail was read.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+pub(super) struct Seen {
     number: i64,
-    /// In which file. `None` before the first look.
-    file: Option<Identity>,
-    /// The connection that all of it was read by, and by what that counts changes of the file.
+    file: Identity,
+    /// If that was all: the connection that read it, and what that counts changes of the file by.
     all: Option<(u64, i64)>,
 }
 
 impl Poll {
-    /// Begins behind the entry `number`.
     pub(super) fn new(
         reader: Readers,
         runtime: Arc<dyn Runtime>,
         every: Duration,
         origin: i64,
-        number: i64,
+        seen: Seen,
     ) -> Self {
-        let seen = Seen { number, file: None, all: None };
         Self { reader, runtime, every, origin, seen }
+    }
+}
+
+impl Seen {
+    /// Everything that is in the file now.
+    pub(super) fn now(open: &Open) -> Result<Self, Fault> {
+        Ok(Self { number: last_number(&open.connection)?, file: open.file(), all: None })
     }
 }
 
 impl NewsCarrier for Poll {
     fn next(&mut self) -> Write<'_, Heard> {
         Answer::pending(async {
-            // Unless there was more than could be read at once.
-            if self.seen.all.is_some() || self.seen.file.is_none() {
+            if self.seen.all.is_some() {
                 self.runtime.sleep(self.every).await;
             }
             let (seen, origin) = (self.seen, self.origin);
@@ -67,16 +70,16 @@ impl NewsCarrier for Poll {
 }
 
 fn look(open: &Open, seen: Seen, origin: i64) -> Result<(Heard, Seen), Fault> {
-    let (connection, file) = (&open.connection, Some(open.file()));
+    let (connection, file) = (&open.connection, open.file());
     // Before the entries: what comes in between is looked at again.
     let version = connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
     let all = Some((open.number(), version));
     if seen.all == all {
         return Ok((Heard::Revoked(Vec::new()), seen));
     }
-    if seen.file.is_some() && seen.file != file {
+    if seen.file != file {
         // A copy, perhaps an older one: its numbers tell nothing of what happened in the other.
-        return Ok((Heard::Lost, Seen { number: last_number(connection)?, file, all }));
+        return Ok((Heard::Lost, Seen { all, ..Seen::now(open)? }));
     }
     let entries = rows::all(
         connection,
@@ -95,7 +98,7 @@ fn look(open: &Open, seen: Seen, origin: i64) -> Result<(Heard, Seen), Fault> {
 }
 
 /// The last entry that was ever written.
-pub(super) fn last_number(connection: &Connection) -> Result<i64, Fault> {
+fn last_number(connection: &Connection) -> Result<i64, Fault> {
     let statement = "SELECT coalesce(max(number), 0) FROM audit";
     Ok(rows::one(connection, statement, [], |row| Ok(row.get(0)?))?.unwrap_or(0))
 }

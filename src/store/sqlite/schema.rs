@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::fault::Fault;
 
 /// "TwRt": which program a file belongs to, as `PRAGMA application_id` tells.
-const APPLICATION: i32 = 0x5477_5274;
+const APPLICATION: i64 = 0x5477_5274;
 
 /// The random name of one store: a copy of the file has it too, another store never.
 pub(super) type StoreId = [u8; 16];
@@ -61,45 +61,49 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX audit_by_account ON audit (account, number);
 "];
 
-/// Which store the file is; `None` if it is still empty or of an older version.
-pub(super) fn identify(connection: &Connection) -> Result<Option<StoreId>, Fault> {
-    let version = version(connection)?;
-    if version < MIGRATIONS.len() {
-        return Ok(None);
-    }
-    Ok(Some(connection.query_row("SELECT store FROM meta", [], |row| row.get(0))?))
+/// Makes the tables of a new file.
+pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
+    let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
+    apply(&change, 0)?;
+    Ok(change.commit()?)
 }
 
-/// Makes the tables, or what is missing of them. Several processes may do so at once.
+/// Makes of a file of an older version one of this. Several processes may do so at once.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Fault> {
-    let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
-    // Again, now that nobody else can change it.
-    for migration in MIGRATIONS.get(version(&change)?..).unwrap_or_default() {
+    if version(connection)? < MIGRATIONS.len() {
+        let change = Transaction::new(connection, TransactionBehavior::Immediate)?;
+        // Again, now that nobody else can change it.
+        apply(&change, version(&change)?)?;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+fn apply(change: &Transaction<'_>, version: usize) -> Result<(), Fault> {
+    for migration in MIGRATIONS.get(version..).unwrap_or_default() {
         change.execute_batch(migration)?;
     }
     change.pragma_update(None, "application_id", APPLICATION)?;
-    change.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    Ok(change.commit()?)
+    Ok(change.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?)
+}
+
+/// Which store the file is, if it is of this version.
+pub(super) fn identify(connection: &Connection) -> Result<StoreId, Fault> {
+    if version(connection)? != MIGRATIONS.len() {
+        return Err(Fault::of_file("an older version of this program has made the file: restart"));
+    }
+    Ok(connection.query_row("SELECT store FROM meta", [], |row| row.get(0))?)
 }
 
 /// How many migrations the file has behind it.
 fn version(connection: &Connection) -> Result<usize, Fault> {
-    let application: i32 = number(connection, "application_id")?;
-    let version: i32 = number(connection, "user_version")?;
-    let of_another = Fault::of_file("the file is an SQLite database of another program");
-    if application != APPLICATION {
-        let tables = "SELECT count(*) FROM sqlite_schema";
-        let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
-        let is_new = (application, version, tables) == (0, 0, 0);
-        return if is_new { Ok(0) } else { Err(of_another) };
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let version = usize::try_from(number("user_version")?).unwrap_or(0);
+    if number("application_id")? != APPLICATION || version == 0 {
+        return Err(Fault::of_file("the file is an SQLite database of another program"));
     }
-    match usize::try_from(version) {
-        Ok(version @ 1..) if version <= MIGRATIONS.len() => Ok(version),
-        Ok(1..) => Err(Fault::of_file("a newer version of this program has made the file: update")),
-        _ => Err(of_another),
+    if version > MIGRATIONS.len() {
+        return Err(Fault::of_file("a newer version of this program has made the file: update"));
     }
-}
-
-fn number(connection: &Connection, pragma: &str) -> Result<i32, Fault> {
-    Ok(connection.pragma_query_value(None, pragma, |row| row.get(0))?)
+    Ok(version)
 }
