@@ -1,5 +1,4 @@
-//! Whether a store keeps to what [`KeyStore`](crate::KeyStore) and [`KeyAdmin`] promise: for
-//! whoever writes one.
+//! Whether a store keeps to what [`KeyStore`] and [`KeyAdmin`] promise: for whoever writes one.
 //!
 //! One line of a test runs all rules, each on a store of its own that is fresh and empty:
 //!
