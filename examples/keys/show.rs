@@ -113,6 +113,7 @@ fn of_record(record: &KeyRecord) -> Value {
         "key_hint": record.hint().map(ToString::to_string),
         "algorithm": record.algorithm().to_string(),
         "line": record.line().as_str(),
+        "successor": record.successor().map(|successor| successor.as_str()),
         "parent": record.parent().map(|parent| parent.id().as_str()),
         "created_at": time(record.created_at()),
         "expires_at": record.expires_at().map(time),

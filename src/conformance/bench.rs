@@ -73,6 +73,7 @@ pub(super) fn image(record: &KeyRecord) -> Vec<String> {
         format!("environment {:?}", record.environment()),
         format!("parent {:?}", record.parent()),
         format!("line {:?}", record.line()),
+        format!("successor {:?}", record.successor()),
         format!("hint {:?}", record.hint()),
         format!("created {:?}", record.created_at()),
         format!("expires {:?}", record.expires_at()),

@@ -36,7 +36,7 @@
 //! | `removing_takes_the_children` | forgets a key with its children, and nothing else |
 //! | `rotation_bounds_the_old_key` | lets it expire at the given time, or at its own if that is earlier |
 //! | `a_successor_is_of_the_line` | adds the new record as given, in the line of the old one |
-//! | `refused_rotations_change_nothing` | says `Unknown`, `Gone`, `Taken`, and does nothing |
+//! | `refused_rotations_change_nothing` | says `Unknown`, `Gone`, `Replaced`, `Taken`, and does nothing |
 //! | `tokens_outlive_a_rotation` | lets the tokens of a rotated key keep their expiry |
 //! | `revoking_reaches_exactly_the_named` | revokes whom it should, and counts them |
 //! | `revoking_reaches_the_whole_line` | finds the line by any of its keys, with all tokens |

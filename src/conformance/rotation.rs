@@ -36,7 +36,7 @@ async fn rotation_bounds_the_old_key(bench: Bench) -> Checked {
         bench.put([before.clone()]).await?;
         let rotated = bench.rotate(&old, secret(&new).with_expires_at(own), given).await?;
         same("rotation", rotated, Rotated::Yes)?;
-        let expected = before.with_expires_at(Some(expected));
+        let expected = before.with_expires_at(Some(expected)).with_successor(Some(id(&new)));
         let what = format!("a key that expires at {own:?}, rotated until {given:?}");
         alike(&what, &*bench.found(&old).await?, &expected)?;
         same("expiry of the new one", bench.found(&new).await?.expires_at(), own)?;
@@ -53,9 +53,10 @@ async fn a_successor_is_of_the_line(bench: Bench) -> Checked {
     alike("the second", &*bench.found("2").await?, &second.with_line(id("1")))?;
     let third = secret("3").with_line(id("2"));
     same("2 to 3", bench.rotate("2", third, after(HOUR)).await?, Rotated::Yes)?;
-    same("1 to 4", bench.rotate("1", secret("4"), after(HOUR)).await?, Rotated::Yes)?;
-    for name in ["1", "2", "3", "4"] {
-        same(&format!("line of {name}"), bench.found(name).await?.line(), &id("1"))?;
+    for (name, successor) in [("1", Some(id("2"))), ("2", Some(id("3"))), ("3", None)] {
+        let found = bench.found(name).await?;
+        same(&format!("line of {name}"), found.line(), &id("1"))?;
+        same(&format!("successor of {name}"), found.successor(), successor.as_ref())?;
     }
     Ok(())
 }
@@ -64,9 +65,12 @@ async fn refused_rotations_change_nothing(bench: Bench) -> Checked {
     let at = |millis| after(Duration::from_millis(millis));
     let expired = secret("expired").with_expires_at(Some(at(0)));
     let expiring = secret("expiring").with_expires_at(Some(at(1)));
-    bench.put([secret("good"), secret("other"), secret("revoked"), expired, expiring]).await?;
+    let keys = ["good", "other", "revoked", "replaced"].map(secret);
+    bench.put(keys.into_iter().chain([expired, expiring])).await?;
     bench.revoke(&Revocation::Key(id("revoked"))).await?;
-    let all = ["good", "other", "revoked", "expired", "expiring"];
+    let replaced = bench.rotate("replaced", secret("successor"), after(HOUR)).await?;
+    same("replaced to successor", replaced, Rotated::Yes)?;
+    let all = ["good", "other", "revoked", "replaced", "expired", "expiring"];
     let mut before = Vec::new();
     for name in all {
         before.push(bench.found(name).await?);
@@ -79,6 +83,7 @@ async fn refused_rotations_change_nothing(bench: Bench) -> Checked {
         ("nobody", secret("new"), Rotated::Unknown),
         ("revoked", secret("new"), Rotated::Gone),
         ("expired", secret("new"), Rotated::Gone),
+        ("replaced", secret("new"), Rotated::Replaced),
         ("good", rival("other", digest("new")), Rotated::Taken),
         ("good", rival("new", digest("other")), Rotated::Taken),
         ("good", secret("good"), Rotated::Taken),

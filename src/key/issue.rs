@@ -99,6 +99,8 @@ pub enum KeyError {
     NotASecretKey,
     /// The key is revoked or has expired.
     Gone,
+    /// Another key was made in the place of this one already: rotate that.
+    Replaced,
 }
 
 impl fmt::Display for KeyError {
@@ -114,6 +116,7 @@ impl fmt::Display for KeyError {
             Self::Unknown => f.write_str("there is no such key"),
             Self::NotASecretKey => f.write_str("the key is ephemeral; mint another one instead"),
             Self::Gone => f.write_str("the key is revoked or has expired; issue another one"),
+            Self::Replaced => f.write_str("the key was rotated already; rotate its successor"),
         }
     }
 }

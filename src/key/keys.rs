@@ -1,6 +1,12 @@
 //! A store together with what turns a key into something the store knows: form, digest, clock.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 #[cfg(feature = "jwt")]
 use super::{
@@ -51,6 +57,8 @@ pub struct Keys<S>(Arc<Inner<S>>);
 struct Inner<S> {
     store: Arc<S>,
     clock: Arc<dyn Clock>,
+    /// The latest time that the clock has told.
+    latest: Arc<AtomicU64>,
     format: KeyFormat,
     hasher: KeyHasher,
     #[cfg(feature = "jwt")]
@@ -63,6 +71,7 @@ impl<S> Clone for Inner<S> {
         Self {
             store: Arc::clone(&self.store),
             clock: Arc::clone(&self.clock),
+            latest: Arc::clone(&self.latest),
             format: self.format.clone(),
             hasher: self.hasher.clone(),
             #[cfg(feature = "jwt")]
@@ -79,6 +88,7 @@ impl<S: KeyStore> Keys<S> {
         Self(Arc::new(Inner {
             store: Arc::new(store),
             clock: Arc::new(SystemClock),
+            latest: Arc::default(),
             format: KeyFormat::default(),
             hasher: KeyHasher::default(),
             #[cfg(feature = "jwt")]
@@ -90,7 +100,8 @@ impl<S: KeyStore> Keys<S> {
     /// The same keys by another clock.
     #[must_use]
     pub fn with_clock(self, clock: impl Clock) -> Self {
-        Self(Arc::new(Inner { clock: Arc::new(clock), ..Inner::clone(&self.0) }))
+        let (clock, latest) = (Arc::new(clock), Arc::default());
+        Self(Arc::new(Inner { clock, latest, ..Inner::clone(&self.0) }))
     }
 
     /// The same keys, new ones in another form.
@@ -126,10 +137,16 @@ impl<S: KeyStore> Keys<S> {
         &self.0.store
     }
 
-    /// The time by which keys expire.
+    /// The time by which keys expire. It never goes back: while the clock does, it stands still, so
+    /// that no key that has expired comes to life again.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
-        self.0.clock.now()
+        let (now, latest) = (self.0.clock.now().get(), self.0.latest.load(Ordering::Relaxed));
+        if now > latest {
+            // Another thread may have seen a later time meanwhile.
+            return UnixMillis::new(now.max(self.0.latest.fetch_max(now, Ordering::Relaxed)));
+        }
+        UnixMillis::new(latest)
     }
 
     /// The digests under which the store may know a presented text, or why it need not be asked.

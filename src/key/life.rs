@@ -93,11 +93,13 @@ impl<S: KeyAdmin> Keys<S> {
     /// same lifetime from now on. The other one expires after `overlap`, if not before; its tokens
     /// keep their own expiry.
     ///
-    /// [`Keys::revoke`] of either takes back both.
+    /// [`Keys::revoke`] of either takes back both. Of a key with few uses, the new one has as many
+    /// again.
     ///
     /// # Errors
     /// As [`Keys::issue`]; [`KeyError::Unknown`] if there is no such key, [`KeyError::NotASecretKey`]
-    /// if it is a token, [`KeyError::Gone`] if it is revoked or has expired.
+    /// if it is a token, [`KeyError::Gone`] if it is revoked or has expired, [`KeyError::Replaced`]
+    /// if it was rotated before.
     pub async fn rotate(&self, id: &KeyId, overlap: Duration) -> Result<Issued, KeyError> {
         let old = self.find(id).await?.ok_or(KeyError::Unknown)?;
         if old.kind() != KeyKind::Secret {
@@ -117,6 +119,7 @@ impl<S: KeyAdmin> Keys<S> {
             Rotated::Yes => Ok(Issued::new(key, record.into(), None)),
             Rotated::Unknown => Err(KeyError::Unknown),
             Rotated::Gone => Err(KeyError::Gone),
+            Rotated::Replaced => Err(KeyError::Replaced),
             Rotated::Taken => Err(KeyError::Taken),
         }
     }

@@ -83,6 +83,7 @@ pub struct KeyRecord {
     environment: Environment,
     parent: Option<Parent>,
     line: Option<KeyId>,
+    successor: Option<KeyId>,
     hint: Option<KeyHint>,
     created_at: UnixMillis,
     expires_at: Option<UnixMillis>,
@@ -110,6 +111,7 @@ impl KeyRecord {
             environment: Environment::Live,
             parent: None,
             line: None,
+            successor: None,
             hint: None,
             created_at,
             expires_at: None,
@@ -141,6 +143,12 @@ impl KeyRecord {
     #[must_use]
     pub fn with_line(self, line: KeyId) -> Self {
         Self { line: Some(line), ..self }
+    }
+
+    /// The record with another key that has taken this one's place.
+    #[must_use]
+    pub fn with_successor(self, successor: Option<KeyId>) -> Self {
+        Self { successor, ..self }
     }
 
     /// The record with another hint at the key's text.
@@ -220,6 +228,12 @@ impl KeyRecord {
     #[must_use]
     pub fn line(&self) -> &KeyId {
         self.line.as_ref().unwrap_or(&self.id)
+    }
+
+    /// The key that was made in the place of this one.
+    #[must_use]
+    pub const fn successor(&self) -> Option<&KeyId> {
+        self.successor.as_ref()
     }
 
     /// As much of the key's text as may be shown.

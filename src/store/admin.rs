@@ -27,8 +27,8 @@ pub trait KeyAdmin: KeyStore {
     /// The records that fit `filter`, the oldest first.
     fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>>;
 
-    /// Adds the record `new`, which is of the line of `old`, and lets `old` expire at
-    /// `old_expires_at` unless it does so earlier.
+    /// Adds the record `new`, which is of the line of `old` and its successor, and lets `old` expire
+    /// at `old_expires_at` unless it does so earlier.
     ///
     /// Its tokens keep their own expiry. Against a revocation at the same time: whichever comes
     /// second sees the other, so that no key of a revoked line is left.
@@ -79,6 +79,8 @@ pub enum Rotated {
     Unknown,
     /// The key is revoked, or had expired when the new one was made.
     Gone,
+    /// The key has a successor already.
+    Replaced,
     /// There is a record with the new one's id or digest.
     Taken,
 }

@@ -1,6 +1,12 @@
 //! How the news of revocations comes from one process to another.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 
@@ -62,7 +68,10 @@ impl Revocations {
                             event::news_resumed();
                         }
                         hub.publish(heard.as_news());
+                        drop(hub);
                         last = runtime.sleep(patience);
+                        // A carrier that always has something must not keep a thread to itself.
+                        yield_now().await;
                     }
                     Some(Err(error)) => {
                         if hub.set_current(false) {
@@ -83,6 +92,20 @@ impl Revocations {
             }
         }
     }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Heard {

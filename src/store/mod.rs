@@ -76,8 +76,8 @@ pub trait KeyStore: Send + Sync + 'static {
 
     /// The record with either digest: a key's under the current pepper, and under the one before.
     ///
-    /// Asked while a pepper is being replaced. The default asks for both at once; a store that can
-    /// answer in one round trip should.
+    /// Asked while a pepper is being replaced. The default asks for one after the other; a store
+    /// that can answer in one round trip should.
     fn lookup_either(&self, current: &KeyDigest, previous: &KeyDigest) -> Lookup {
         let previous = self.lookup(previous);
         match self.lookup(current).try_now() {

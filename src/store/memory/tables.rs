@@ -102,13 +102,18 @@ impl Tables {
         if found.is_revoked() || found.is_expired(new.created_at()) {
             return Rotated::Gone;
         }
+        if found.successor().is_some() {
+            return Rotated::Replaced;
+        }
         if self.is_taken(&new) {
             return Rotated::Taken;
         }
         let (account, line) = (found.account().clone(), found.line().clone());
         let expires_at = found.expires_at().map_or(old_expires_at, |own| own.min(old_expires_at));
-        self.change(old, |record| record.with_expires_at(Some(expires_at)));
         let successor = new.id().clone();
+        self.change(old, |record| {
+            record.with_expires_at(Some(expires_at)).with_successor(Some(successor.clone()))
+        });
         self.note(stamp, AuditAction::Rotated { successor }, old.clone(), Some(account.clone()));
         self.note(stamp, AuditAction::Created, new.id().clone(), Some(account));
         self.add(new.with_line(line));
