@@ -14,7 +14,7 @@ use std::{
 use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tower_realtime_auth::{
-    ApiKey, Issued, KeyStore as _, Keys, NewKey, SqliteStore, http::StatusCode,
+    ApiKey, AuditFilter, Issued, KeyStore as _, Keys, NewKey, SqliteStore, http::StatusCode,
 };
 
 use crate::{
@@ -306,6 +306,29 @@ async fn a_restriction_that_is_not_known_lets_nobody_in() {
         assert_eq!(status(&keys, made[0].key()).await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(&keys, made[1].key()).await, StatusCode::UNAUTHORIZED);
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_whole_is_not_begun() {
+    let (_folder, path) = place();
+    let keys = open(&path).await;
+    let made = [issue(&keys, "acme").await, issue(&keys, "acme").await];
+    let other = Connection::open(&path).unwrap();
+    let sql = "UPDATE keys SET revoked_at = ?1 WHERE id = ?2";
+    for odd in [0, 1] {
+        let (good, odd) = (&made[1 - odd], made[odd].record().id().as_str());
+        other.execute(sql, rusqlite::params![-5, odd]).unwrap();
+        // With others in one transaction, whose changes stand.
+        let revoked = keys.revoke_account("acme");
+        let (revoked, issued) = futures_util::join!(revoked, issue(&keys, "other"));
+        let why = causes(&revoked.expect_err("unreadable"));
+        assert!(why.contains("does not know"), "{why}");
+        assert_eq!(status(&keys, good.key()).await, StatusCode::OK);
+        assert_eq!(status(&keys, issued.key()).await, StatusCode::OK);
+        other.execute(sql, rusqlite::params![None::<i64>, odd]).unwrap();
+    }
+    assert!(keys.audit(&AuditFilter::account("acme")).await.unwrap().len() == 2, "only made");
+    assert_eq!(keys.revoke_account("acme").await.unwrap(), 2);
 }
 
 // ---- Others ----

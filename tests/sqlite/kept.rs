@@ -150,9 +150,12 @@ async fn uses_are_counted_exactly_and_given_back() {
     // An answer that nobody takes goes back too.
     drop(keys.store().redeem(&other));
 
-    // Writes of one store are made in order, so that all is given back by now.
     drop(keys.store().redeem(&other).await.unwrap());
     drop(second.store().redeem(&other).await.unwrap());
+    // The writes of a store are made in order: behind the second of two more, all is given back.
+    for store in [keys.store(), second.store(), keys.store(), second.store()] {
+        assert!(!store.remove(&id(9), &Stamp::new(NOW)).await.unwrap());
+    }
     for (record, left) in [(&record, 9), (&other, 10)] {
         let mut taken = 0;
         while let Some(one) = keys.store().redeem(record).await.unwrap() {

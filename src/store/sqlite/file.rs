@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -130,6 +130,8 @@ const LOG_GONE: Fault =
 pub(super) struct Identity {
     device: u64,
     inode: u64,
+    /// Numbers of inodes are used again.
+    created: Option<SystemTime>,
 }
 
 impl Place {
@@ -146,7 +148,7 @@ impl Place {
 impl From<&fs::Metadata> for Identity {
     fn from(found: &fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        Self { device: found.dev(), inode: found.ino() }
+        Self { device: found.dev(), inode: found.ino(), created: found.created().ok() }
     }
 }
 
@@ -154,7 +156,7 @@ impl From<&fs::Metadata> for Identity {
 #[cfg(not(unix))]
 impl From<&fs::Metadata> for Identity {
     fn from(_: &fs::Metadata) -> Self {
-        Self { device: 0, inode: 0 }
+        Self { device: 0, inode: 0, created: None }
     }
 }
 

@@ -125,7 +125,9 @@ impl SqliteStore {
             origin,
         };
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let every = options.revoked_within / LOOKS;
+        // Never without a pause, and never silent for longer than is waited for it.
+        let every = options.revoked_within.min(options.patience) / LOOKS;
+        let every = every.max(Duration::from_millis(1));
         let reader = Readers::start(&place, 1)?;
         let poll = Poll::new(reader, Arc::clone(&runtime), every, origin, seen);
         let follow = store.revocations.follow(poll, Arc::clone(&runtime), options.patience);
