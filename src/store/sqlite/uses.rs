@@ -87,3 +87,59 @@ impl Uses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyDigest, KeyKind};
+
+    const DISK_FULL: Fault = Fault::new("the disk is full");
+
+    fn id(number: usize) -> KeyId {
+        KeyId::new(format!("key_{number}"))
+    }
+
+    fn shown(uses: &Uses, number: usize) -> Option<u64> {
+        let digest = KeyDigest::from_bytes([0; 32]);
+        let record =
+            KeyRecord::new(id(number), digest, "acme", KeyKind::Secret, UnixMillis::new(0));
+        uses.show(&record);
+        record.last_used_at().map(UnixMillis::get)
+    }
+
+    #[test]
+    fn a_use_is_forgotten_once_it_is_written_and_not_before() {
+        let uses = Uses::default();
+        for at in [5, 9, 7] {
+            uses.note(&id(1), UnixMillis::new(at));
+        }
+        uses.note(&id(2), UnixMillis::new(3));
+        assert_eq!([1, 2, 3].map(|key| shown(&uses, key)), [Some(9), Some(3), None]);
+
+        assert!(!uses.write(|_| Err(DISK_FULL)));
+        assert_eq!([1, 2].map(|key| shown(&uses, key)), [Some(9), Some(3)]);
+        let used_meanwhile = |_: &dyn Fn(&Connection) -> Result<(), Fault>| {
+            uses.note(&id(2), UnixMillis::new(11));
+            Ok(())
+        };
+        assert!(!uses.write(used_meanwhile));
+        assert_eq!([1, 2].map(|key| shown(&uses, key)), [None, Some(11)]);
+        assert!(!uses.due_in().is_zero());
+    }
+
+    #[test]
+    fn as_many_are_remembered_as_it_says_and_written_in_parts() {
+        let uses = Uses::default();
+        for number in 0..MAX + 10 {
+            uses.note(&id(number), UnixMillis::new(1));
+        }
+        assert_eq!([MAX - 1, MAX].map(|key| shown(&uses, key)), [Some(1), None]);
+        let mut parts = 1;
+        while uses.write(|_| Ok(())) {
+            parts += 1;
+        }
+        // The last part is the one that finds nothing left.
+        assert_eq!(parts, MAX / AT_ONCE + 1);
+        assert_eq!(shown(&uses, 0), None);
+    }
+}
