@@ -430,7 +430,8 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     }
 }
 
-/// By a process that may not write: not root, whom nothing stops.
+/// By a process that may not write: not root, whom nothing stops. It writes again once it may; only
+/// what its connections share (`-shm`) must have been writable from the beginning.
 #[tokio::test]
 async fn a_file_that_cannot_be_written_is_still_read() {
     let (folder, path) = place();
@@ -447,7 +448,7 @@ async fn a_file_that_cannot_be_written_is_still_read() {
         (&*program, 0o755),
         (&*path, 0o444),
         (&*beside(&path, "-wal"), 0o444),
-        (&*beside(&path, "-shm"), 0o444),
+        (&*beside(&path, "-shm"), 0o666),
     ] {
         mode(path, bits);
     }
@@ -462,6 +463,12 @@ async fn a_file_that_cannot_be_written_is_still_read() {
     assert!(said.starts_with("failed: ") && said.contains("cannot be written"), "{said}");
     keys.revoke(made[0].record().id()).await.unwrap();
     assert_eq!(process.ask(&format!("connect {}", made[0].key().expose())), "401");
+
+    for suffix in ["", "-wal"] {
+        mode(&beside(&path, suffix), 0o666);
+    }
+    let said = process.ask("issue acme");
+    assert!(said.starts_with("key_"), "{said}");
 }
 
 #[tokio::test]
