@@ -43,9 +43,10 @@ const LOOKS: u32 = 4;
 ///
 /// The file is made if it is missing, readable to its owner alone, with two more beside it (`-wal`
 /// and `-shm`) that belong to it. It must lie on a local disk. Back it up with
-/// `sqlite3 keys.db '.backup copy.db'`, never by copying it alone. A file that is moved away,
-/// replaced or damaged while it is open makes the store fail and never answer wrongly; it answers
-/// again once the file is back.
+/// `sqlite3 keys.db '.backup copy.db'`, never by copying it alone. While the file is away, or
+/// another store's stands in its place, or SQLite finds it damaged, the store answers nothing
+/// ([`StoreError`]); once it is back, the store answers again. If its `-wal` is taken away, put that
+/// back or restart.
 ///
 /// Ephemeral keys are forgotten a minute after they expired; secret keys and the audit trail stay.
 /// When a key was last used is written within 30 seconds, or when the store is dropped. A use of a
