@@ -58,7 +58,6 @@ async fn mint(keys: &Keys<MemoryStore>, parent: &Issued, lifetime: Duration) -> 
 #[tokio::test]
 async fn the_old_key_ends_with_the_overlap_to_the_millisecond() {
     for (lifetime, overlap, end) in [
-        (None, Duration::ZERO, Duration::ZERO),
         (None, MILLI, MILLI),
         (None, MINUTE, MINUTE),
         (Some(DAY), MINUTE, MINUTE),
@@ -85,6 +84,35 @@ async fn the_old_key_ends_with_the_overlap_to_the_millisecond() {
     }
 }
 
+/// Without an overlap the old key ends where the new one begins.
+#[tokio::test]
+async fn a_key_can_be_replaced_at_once() {
+    let (keys, _) = keys();
+    let old = issue(&keys, "acme").await;
+    let new = keys.rotate(old.record().id(), Duration::ZERO).await.unwrap();
+    assert_eq!(refused(&keys, &old).await, Some(RejectionKind::Expired));
+    assert_eq!(refused(&keys, &new).await, None);
+}
+
+/// T24: once a key was seen to have expired, no clock that goes back lets it in again.
+#[tokio::test]
+async fn what_has_expired_stays_expired() {
+    let (keys, clock) = keys();
+    let issued = keys.issue(NewKey::secret("acme").with_lifetime(MINUTE)).await.unwrap();
+    clock.advance(MINUTE);
+    assert_eq!(refused(&keys, &issued).await, Some(RejectionKind::Expired));
+    for back in [MILLI, MINUTE, DAY] {
+        clock.set(UnixMillis::new(NOW.get() - back.as_millis() as u64));
+        assert_eq!(refused(&keys, &issued).await, Some(RejectionKind::Expired), "{back:?}");
+        assert_eq!(keys.now(), NOW.saturating_add(MINUTE));
+    }
+    // All that are made of the same keys tell the same time, and a key that is made lives on.
+    let new = keys.clone().issue(NewKey::secret("acme").with_lifetime(MILLI)).await.unwrap();
+    assert_eq!(refused(&keys, &new).await, None);
+    clock.set(NOW.saturating_add(MINUTE + MILLI));
+    assert_eq!(refused(&keys, &new).await, Some(RejectionKind::Expired));
+}
+
 /// An expiring key begins its lifetime anew; all else is as it was.
 #[tokio::test]
 async fn a_rotated_key_is_what_the_old_one_was() {
@@ -105,13 +133,20 @@ async fn a_rotated_key_is_what_the_old_one_was() {
     assert_ne!((new.id(), new.digest()), (old.id(), old.digest()));
     assert_eq!(new.last_used_at(), None);
 
+    // It is the new one's turn then.
+    let again = keys.rotate(old.id(), MINUTE).await.unwrap_err();
+    assert!(matches!(again, KeyError::Replaced), "{again}");
+    let replaced = keys.find(old.id()).await.unwrap().unwrap();
+    assert_eq!(replaced.successor(), Some(new.id()));
+
     // In the last millisecond; then it is too late.
-    clock.set(NOW.saturating_add(DAY - MILLI));
-    let third = keys.rotate(old.id(), Duration::ZERO).await.unwrap();
-    assert_eq!(third.record().line(), old.id());
-    clock.advance(MILLI);
-    let late = keys.rotate(old.id(), MINUTE).await.unwrap_err();
+    clock.set(new.expires_at().unwrap());
+    let late = keys.rotate(new.id(), MINUTE).await.unwrap_err();
     assert!(matches!(late, KeyError::Gone), "{late}");
+    let third = keys.issue(NewKey::secret("acme").with_lifetime(2 * MILLI)).await.unwrap();
+    clock.advance(MILLI);
+    let fourth = keys.rotate(third.record().id(), DAY).await.unwrap();
+    assert_eq!(fourth.record().line(), third.record().id());
 }
 
 #[tokio::test]
@@ -192,13 +227,16 @@ async fn an_account_is_cleared_of_what_is_old() {
     assert_eq!(refused(&keys, &others).await, None);
 }
 
-/// A clock that goes back can make a token older than its parent.
+/// The clock of another process may be behind, which makes a token older than its parent.
 #[tokio::test]
 async fn a_token_older_than_its_parent_is_old_too() {
-    let (keys, clock) = keys();
-    let parent = issue(&keys, "acme").await;
-    clock.set(UnixMillis::new(NOW.get() - 2));
-    let token = mint(&keys, &parent, MINUTE).await;
+    let store = Arc::new(MemoryStore::new());
+    let keys = Keys::new(Arc::clone(&store)).with_clock(ManualClock::new(NOW));
+    let parent = keys.issue(NewKey::secret("acme")).await.unwrap();
+    let behind = ManualClock::new(UnixMillis::new(NOW.get() - 2));
+    let behind = Keys::new(store).with_clock(behind);
+    let principal = connect(&behind, parent.key().expose()).await.expect("a parent");
+    let token = behind.mint(&principal, NewToken::lasting(MINUTE)).await.unwrap();
     let before = UnixMillis::new(NOW.get() - 1);
     assert_eq!(keys.revoke_issued_before("acme", before).await.unwrap(), 1);
     assert_eq!(refused(&keys, &token).await, Some(RejectionKind::Revoked));

@@ -184,10 +184,6 @@ impl Bench {
     }
 
     /// The runtime, for a task beside this one.
-    pub(super) fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::clone(&self.runtime)
-    }
-
     /// Asks again and again, for 10 seconds, for what may come later.
     pub(super) async fn at_last(
         &self,

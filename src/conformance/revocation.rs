@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
+
 use super::{
     bench::{Bench, HOUR, after, digest, id, secret, secret_of, stamp, token, token_of},
     finding::{Checked, same},
     rules,
 };
-use crate::{KeyId, KeyRecord, News, Revocation, Rotated, Stamp, StoreError, UnixMillis};
+use crate::{Answer, KeyId, KeyRecord, Lookup, News, Revocation, Rotated, Stamp, UnixMillis};
 
 rules![Bench:
     revoking_reaches_exactly_the_named,
@@ -179,37 +181,36 @@ async fn news_come_before_the_answer(bench: Bench) -> Checked {
 /// Whoever hears of a key and asks for it then is shown what has become of it.
 async fn news_come_after_the_change(bench: Bench) -> Checked {
     let Some(hub) = bench.store.revocations() else { return Ok(()) };
-    let seen: Arc<Mutex<Vec<(KeyId, bool)>>> = Arc::default();
-    let (writing, runtime) = (Arc::clone(&seen), bench.runtime());
+    let heard: Arc<Mutex<Vec<(KeyId, Lookup)>>> = Arc::default();
     // A hub must not own its store.
-    let store = Arc::downgrade(&bench.store);
+    let (writing, store) = (Arc::clone(&heard), Arc::downgrade(&bench.store));
     hub.subscribe(move |news| {
         let (News::Revoked(ids), Some(store)) = (news, store.upgrade()) else { return };
         for key in ids.iter().cloned() {
-            let (lookup, writing) = (store.lookup(&digest(key.as_str())), Arc::clone(&writing));
-            let note = move |found: Result<Option<Arc<KeyRecord>>, StoreError>| {
-                let is_gone = found.is_ok_and(|key| key.is_none_or(|key| key.is_revoked()));
-                writing.lock().unwrap_or_else(PoisonError::into_inner).push((key, is_gone));
-            };
-            match lookup.try_now() {
-                Ok(found) => note(found),
-                Err(lookup) => runtime.spawn(Box::pin(async move { note(lookup.await) })),
-            }
+            let mut lookup = store.lookup(&digest(key.as_str()));
+            // Asked now, whenever the answer comes.
+            let lookup = (&mut lookup).now_or_never().map_or(lookup, Answer::ready);
+            writing.lock().unwrap_or_else(PoisonError::into_inner).push((key, lookup));
         }
     });
     bench.put([secret("a"), secret("b"), secret("c"), token("t", "a")]).await?;
-    let seen = || seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let heard = || heard.lock().unwrap_or_else(PoisonError::into_inner);
     for (what, count) in [
         (Revocation::Key(id("t")), 1),
         (Revocation::Alone(id("a")), 2),
         (Revocation::Account("acme".into()), 5),
     ] {
         bench.revoke(&what).await?;
-        bench.at_last("news", async || Ok(seen().len() >= count)).await?;
+        bench.at_last("news", async || Ok(heard().len() >= count)).await?;
     }
     bench.store.remove(&id("c"), &stamp()).await?;
-    bench.at_last("news of a removal", async || Ok(seen().len() >= 6)).await?;
-    let live: Vec<KeyId> =
-        seen().into_iter().filter(|(_, is_gone)| !is_gone).map(|(id, _)| id).collect();
+    bench.at_last("news of a removal", async || Ok(heard().len() >= 6)).await?;
+    let lookups = std::mem::take(&mut *heard());
+    let mut live = Vec::new();
+    for (key, lookup) in lookups {
+        if lookup.await?.is_some_and(|found| !found.is_revoked()) {
+            live.push(key);
+        }
+    }
     same("told of, and still shown alive", live, [])
 }

@@ -7,6 +7,7 @@ mod support;
 mod faults;
 mod kept;
 mod process;
+mod rules;
 mod shared;
 
 use std::{

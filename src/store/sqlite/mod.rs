@@ -156,14 +156,19 @@ fn random() -> Result<i64, Fault> {
 
 impl KeyStore for SqliteStore {
     fn lookup(&self, digest: &KeyDigest) -> Lookup {
-        let digest = *digest;
-        self.readers.ask(move |file| Ok(reads::lookup(file, &digest)?.map(Arc::new)))
+        let (digest, uses) = (*digest, Arc::clone(&self.uses));
+        self.readers.ask(move |file| {
+            let found = reads::lookup(file, &digest)?;
+            Ok(found.inspect(|record| uses.show(record)).map(Arc::new))
+        })
     }
 
     fn lookup_either(&self, current: &KeyDigest, previous: &KeyDigest) -> Lookup {
-        let (current, previous) = (*current, *previous);
-        let read = move |file: &_| reads::lookup_either(file, &current, &previous);
-        self.readers.ask(move |file| Ok(read(file)?.map(Arc::new)))
+        let (current, previous, uses) = (*current, *previous, Arc::clone(&self.uses));
+        self.readers.ask(move |file| {
+            let found = reads::lookup_either(file, &current, &previous)?;
+            Ok(found.inspect(|record| uses.show(record)).map(Arc::new))
+        })
     }
 
     fn redeem(&self, record: &Arc<KeyRecord>) -> Redeemed {

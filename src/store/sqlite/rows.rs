@@ -15,7 +15,7 @@ macro_rules! select_records {
     ($which:literal) => {
         concat!(
             "SELECT k.id, k.digest, k.algorithm, k.account, k.kind, k.environment, k.parent, ",
-            "coalesce(k.parent_revoked_at, p.revoked_at) AS parent_revoked_at, k.line, ",
+            "coalesce(k.parent_revoked_at, p.revoked_at) AS parent_revoked_at, k.line, k.successor, ",
             "k.hint_prefix, k.hint_last_four, k.created_at, k.expires_at, k.revoked_at, ",
             "k.last_used_at, k.grants FROM keys k LEFT JOIN keys p ON p.id = k.parent ",
             $which
@@ -41,6 +41,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<KeyRecord, Fault> {
         .with_algorithm(algorithm(row)?)
         .with_environment(environment(row)?)
         .with_parent(parent.map(|parent| parent.with_revoked_at(parent_revoked_at)))
+        .with_successor(column::<Option<Box<str>>>(row, "successor")?.map(id_of))
         .with_hint(hint)
         .with_expires_at(time(row, "expires_at")?)
         .with_revoked_at(time(row, "revoked_at")?)
@@ -54,10 +55,11 @@ pub(super) fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), 
     connection
         .prepare_cached(
             "INSERT INTO keys (id, digest, algorithm, account, kind, environment, parent, \
-             parent_revoked_at, line, hint_prefix, hint_last_four, created_at, expires_at, \
-             revoked_at, last_used_at, grants) VALUES (:id, :digest, :algorithm, :account, :kind, \
-             :environment, :parent, :parent_revoked_at, :line, :hint_prefix, :hint_last_four, \
-             :created_at, :expires_at, :revoked_at, :last_used_at, :grants)",
+             parent_revoked_at, line, successor, hint_prefix, hint_last_four, created_at, \
+             expires_at, revoked_at, last_used_at, grants) VALUES (:id, :digest, :algorithm, \
+             :account, :kind, :environment, :parent, :parent_revoked_at, :line, :successor, \
+             :hint_prefix, :hint_last_four, :created_at, :expires_at, :revoked_at, \
+             :last_used_at, :grants)",
         )?
         .execute(named_params! {
             ":id": record.id().as_str(),
@@ -69,6 +71,7 @@ pub(super) fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), 
             ":parent": parent.map(|parent| parent.id().as_str()),
             ":parent_revoked_at": parent.and_then(Parent::revoked_at).map(to_millis),
             ":line": record.line().as_str(),
+            ":successor": record.successor().map(KeyId::as_str),
             ":hint_prefix": hint.map(KeyHint::prefix),
             ":hint_last_four": hint.map(KeyHint::last_four),
             ":created_at": to_millis(record.created_at()),

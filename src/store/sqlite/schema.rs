@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &["
         -- Of a parent that is not in this table.
         parent_revoked_at INTEGER,
         line              TEXT NOT NULL,
+        successor         TEXT,
         hint_prefix       TEXT,
         hint_last_four    TEXT,
         created_at        INTEGER NOT NULL,

@@ -58,6 +58,9 @@ pub(super) fn rotate(
     if found.is_revoked() || found.is_expired(new.created_at()) {
         return Ok(Rotated::Gone);
     }
+    if found.successor().is_some() {
+        return Ok(Rotated::Replaced);
+    }
     if is_taken(connection, &new)? {
         return Ok(Rotated::Taken);
     }
@@ -65,8 +68,8 @@ pub(super) fn rotate(
     let expires_at = found.expires_at().map_or(old_expires_at, |own| own.min(old_expires_at));
     change(
         connection,
-        "UPDATE keys SET expires_at = ?2 WHERE id = ?1",
-        params![old.as_str(), to_millis(expires_at)],
+        "UPDATE keys SET expires_at = ?2, successor = ?3 WHERE id = ?1",
+        params![old.as_str(), to_millis(expires_at), new.id().as_str()],
     )?;
     rows::insert(connection, &new)?;
     let rotated = AuditAction::Rotated { successor: new.id().clone() };
@@ -117,20 +120,25 @@ fn revoke_one(connection: &Connection, root: &KeyId, author: &Author) -> Result<
     Ok(1 + children.unwrap_or(0).unsigned_abs())
 }
 
-/// The keys that a revocation names. Of an account, those without a parent here: they take their
-/// tokens with them.
+/// The keys that a revocation names. Of an account, not those whose parent is among them: it takes
+/// them with it.
 fn roots(connection: &Connection, what: &Revocation) -> Result<Vec<KeyId>, Fault> {
     const LINE: &str = "SELECT id FROM keys \
          WHERE line = coalesce((SELECT line FROM keys WHERE id = ?1), ?1)";
     const BEFORE: &str = "SELECT id FROM keys k WHERE account = ?1 AND created_at < ?2 \
-         AND NOT EXISTS (SELECT 1 FROM keys p WHERE p.id = k.parent)";
+         AND NOT EXISTS (SELECT 1 FROM keys p \
+         WHERE p.id = k.parent AND p.account = ?1 AND p.created_at < ?2)";
     const ALL: &str = "SELECT id FROM keys k WHERE account = ?1 \
-         AND NOT EXISTS (SELECT 1 FROM keys p WHERE p.id = k.parent)";
+         AND NOT EXISTS (SELECT 1 FROM keys p WHERE p.id = k.parent AND p.account = ?1)";
     Ok(match what {
         Revocation::Alone(id) => vec![id.clone()],
         Revocation::Key(id) => {
-            let line = rows::all(connection, LINE, [id.as_str()], rows::id)?;
-            if line.is_empty() { vec![id.clone()] } else { line }
+            let mut line = rows::all(connection, LINE, [id.as_str()], rows::id)?;
+            // Also one that was removed from its line: there may be sessions of it.
+            if !line.contains(id) {
+                line.push(id.clone());
+            }
+            line
         }
         Revocation::Account(account) => rows::all(connection, ALL, [account], rows::id)?,
         Revocation::IssuedBefore { account, at } => {
