@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use tower_realtime_auth::{DigestAlgorithm, Environment, Plan, UnixMillis};
 
 use crate::store::StoreName;
@@ -64,7 +64,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct New {
     /// Whose key it is
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub account: String,
 
     /// What it is for: the real thing, or a rehearsal
@@ -167,7 +167,7 @@ pub struct Revoke {
     pub issued_before: Option<UnixMillis>,
 
     /// That key alone, none of its line
-    #[arg(long, requires = "id")]
+    #[arg(long, requires = "id", conflicts_with = "account")]
     pub alone: bool,
 }
 

@@ -157,6 +157,10 @@ async fn revoke(keys: &Keys<Store>, show: &Show, what: Revoke) -> Done {
         }
         (None, Some(account), None) => {
             let revoked = keys.revoke_account(account.as_str()).await?;
+            // Who takes back in a hurry must not be left to think that it is done.
+            if revoked == 0 {
+                return Err(format!("there is no key of account {account:?}").into());
+            }
             (Revocation::Account(account.into()), revoked)
         }
         (None, Some(account), Some(at)) => {

@@ -26,10 +26,10 @@ impl Show {
         if self.json {
             let mut value = of_record(record);
             value["key"] = key.into();
-            return print_json(&value);
+            return unless_lost(record, print_json(&value));
         }
-        println!("{key}\n");
-        println!("Shown this once. What is known of it:\n");
+        let head = format!("{key}\n\nShown this once. What is known of it:\n");
+        unless_lost(record, print_line(&head))?;
         self.record(record)
     }
 
@@ -75,16 +75,14 @@ impl Show {
             }
             other => format!("{other:?}"),
         };
-        println!("revoked: {of}; {count} keys and tokens in all");
-        Ok(())
+        print_line(&format!("revoked: {of}; {count} keys and tokens in all"))
     }
 
     pub fn removed(&self, id: &str) -> Done {
         if self.json {
             return print_json(&json!({ "deleted": id }));
         }
-        println!("deleted: key {}", plain(id));
-        Ok(())
+        print_line(&format!("deleted: key {}", plain(id)))
     }
 
     pub fn audit(&self, entries: &[AuditEntry]) -> Done {
@@ -186,12 +184,16 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Without what a terminal would obey, or a table break at.
+/// Without what a terminal would obey, a table break at, or an eye be deceived by.
 fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(
-            |char| if char.is_control() { char.escape_default().collect() } else { vec![char] },
-        )
+    let escape = |char: char| match char {
+        // Nothing to see, or the direction of writing.
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        _ => char.is_control(),
+    };
+    let chars = text.chars();
+    chars
+        .flat_map(|char| if escape(char) { char.escape_default().collect() } else { vec![char] })
         .collect()
 }
 
@@ -204,7 +206,19 @@ fn table(rows: impl IntoIterator<Item = Vec<String>>) -> Done {
 }
 
 fn print_json(value: &Value) -> Done {
+    print_line(&format!("{value:#}"))
+}
+
+fn print_line(line: &str) -> Done {
     let mut out = io::stdout().lock();
-    writeln!(out, "{value:#}")?;
+    writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// What is known of a key that nobody was shown: enough to take it back.
+fn unless_lost(record: &KeyRecord, shown: Done) -> Done {
+    let id = record.id();
+    shown.map_err(|error| {
+        format!("key {id} was made and cannot be shown, revoke it: {error}").into()
+    })
 }
