@@ -44,6 +44,7 @@ main() {
     step 'clients for Node'       npm ci --prefix tests/clients
     step 'clients for Python'     install_python_clients
     export GATEWAY="$target/debug/examples/gateway" PROXY="$target/debug/examples/proxy"
+    export KEYS="$target/debug/examples/keys"
     step 'Chromium, ws, fetch, SDKs of OpenAI, xAI, Decart' node_clients
     step 'openai, agents SDK, Decart, httpx, websockets' python_clients
 

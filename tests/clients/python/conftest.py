@@ -1,5 +1,6 @@
-"""Starts the example servers, one gateway for all tests, and mints their tokens."""
+"""Starts the example servers, one gateway for all tests, and mints their tokens; runs the command line."""
 
+import json
 import os
 import secrets
 import select
@@ -17,6 +18,7 @@ DEADLINE = 10
 ROOT = Path(__file__).parents[3]
 BINARY = os.environ.get("GATEWAY", str(ROOT / "target/debug/examples/gateway"))
 PROXY = os.environ.get("PROXY", str(ROOT / "target/debug/examples/proxy"))
+KEYS = os.environ.get("KEYS", str(ROOT / "target/debug/examples/keys"))
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,54 @@ class Gateway:
         return secret.value
 
 
+@dataclass(frozen=True)
+class Keys:
+    """The command line, on a store in a file."""
+
+    file: Path
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:{self.file}"
+
+    def run(self, *args: str, text: str = "", **options) -> subprocess.CompletedProcess:
+        """What comes of a command that is given `text` to read."""
+        options = {"capture_output": True, "input": text, "timeout": DEADLINE, **options}
+        command = [KEYS, "--store", self.store, *args]
+        return subprocess.run(command, text=True, errors="surrogateescape", **options)
+
+    def shown(self, *args: str, text: str = "") -> str:
+        """What a command shows to a person."""
+        done = self.run(*args, text=text)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def ask(self, *args: str, text: str = ""):
+        """What a command tells a program."""
+        return json.loads(self.shown("--json", *args, text=text))
+
+    def create(self, account: str = "acme", *flags: str) -> dict:
+        return self.ask("create", "--account", account, *flags)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """The command line, on a store that is not there yet."""
+    return Keys(tmp_path / "keys.db")
+
+
 @contextmanager
 def listening(binary: str, *flags: str, log=None, **environment: str) -> Iterator[str]:
     """Runs a server; its address. Its log goes to the file `log`."""
+    with running(binary, *flags, log=log, **environment) as (_, host):
+        yield host
+
+
+@contextmanager
+def running(
+    binary: str, *flags: str, log=None, **environment: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The same, with the process: it may be killed."""
     # Keys of its own, unless the test says otherwise.
     store = [] if "--store" in flags else ["--store", "memory"]
     process = subprocess.Popen(
@@ -59,13 +106,15 @@ def listening(binary: str, *flags: str, log=None, **environment: str) -> Iterato
         env={"RUST_LOG": "error", **os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=log,
+        # Python ignores the signal of a file that may not grow. So do its children: they are told.
+        restore_signals=False,
     )
     try:
         assert select.select([process.stdout], [], [], DEADLINE)[0], f"{binary} does not listen"
         line = process.stdout.readline().decode().strip()
         said, _, host = line.partition("http://")
         assert said == "listening on ", f"{binary}: {line}"
-        yield host
+        yield process, host
         process.terminate()
         process.wait(DEADLINE)  # It ends when it is told to, or this test run fails.
     finally:
