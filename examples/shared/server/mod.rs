@@ -150,8 +150,10 @@ pub async fn run(
     tracing::info!("stopping");
     stop.send_replace(true);
     http::ended(serving, stop).await;
-    if let Some(key) = key {
-        keys.remove(&key).await?;
+    if let Some(key) = key
+        && let Err(error) = keys.remove(&key).await
+    {
+        tracing::warn!(error = &error as &dyn Error, "the page's own key stays until it expires");
     }
     Ok(())
 }
