@@ -31,7 +31,7 @@ use super::{
 use crate::TokioRuntime;
 use crate::{
     CredentialSource, Issued, KeyAdmin, KeyKind, Keys, Lifetimes, Principal, Profile, Runtime,
-    StoreError,
+    StoreError, event,
 };
 
 /// The longest body that is read, in bytes.
@@ -151,6 +151,9 @@ impl<S: KeyAdmin, F: Shape> MintEndpoint<S, F> {
             Either::Left((Err(_), _)) => Err(StoreError::new("the store panicked").into()),
             Either::Right(_) => Err(StoreError::new("no answer in time").into()),
         };
+        if let Err(MintError::Store(error)) = &minted {
+            event::store_failed(error);
+        }
         Ok(minted?)
     }
 
