@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -116,7 +117,8 @@ def running(
         assert said == "listening on ", f"{binary}: {line}"
         yield process, host
         process.terminate()
-        process.wait(DEADLINE)  # It ends when it is told to, or this test run fails.
+        # It ends when it is told to, and well unless the test killed it, or this test run fails.
+        assert process.wait(DEADLINE) in [0, -signal.SIGKILL]
     finally:
         process.kill()
         process.wait()

@@ -5,11 +5,13 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from types import NoneType
 
 import pytest
-from conftest import Keys
+from conftest import KEYS, Keys
 
 NONE_SUCH = "there is no such key"
 NO_KEY = "there is no key"
@@ -121,12 +123,16 @@ def test_a_file_that_is_there_keeps_its_mode(keys):
     assert len(keys.ask("list")) == 2
 
 
-def test_it_keeps_keys_where_it_runs_unless_told_otherwise(keys, tmp_path):
-    command = Keys(tmp_path / "elsewhere.db")
-    done = command.run("list", "--store", "sqlite:keys.db", cwd=tmp_path)
-    assert done.returncode == 0
-    assert keys.file.exists()
-    assert not command.file.exists()
+def test_keys_are_kept_where_it_runs_unless_it_is_told_where(keys):
+    command = [KEYS, "create", "--account", "acme"]
+    subprocess.run(command, cwd=keys.file.parent, check=True, capture_output=True)
+    assert [record["account"] for record in keys.ask("list")] == ["acme"]
+
+
+def test_many_make_the_file_at_once(keys):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(keys.create, [str(at) for at in range(8)]))
+    assert {key["id"] for key in made} == states(keys).keys()
 
 
 # What is changed

@@ -17,6 +17,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -160,6 +161,17 @@ def test_keys_and_tokens_outlive_their_gateway(keys):
         _, token = server.mints(key)
     with serving_from(keys) as (server, _):
         assert [server.signs_in(credential) for credential in [key, token]] == [IN, IN]
+
+
+@pytest.mark.xfail(reason="a process may end before its store has written what it noted")
+def test_when_a_key_was_last_used_outlives_the_gateway(keys):
+    key = keys.create()
+    for _ in range(5):
+        with serving_from(keys) as (server, _):
+            began = datetime.now(UTC)
+            assert server.signs_in(key["key"]) == IN
+        used = keys.ask("describe", key["id"])["last_used_at"]
+        assert used and datetime.fromisoformat(used) > began - timedelta(milliseconds=1)
 
 
 def test_a_gateway_is_given_the_same_key_at_every_start_and_takes_its_own_along(keys):
@@ -402,16 +414,34 @@ def overwrite(file):
         damaged.write(secrets.token_bytes(file.stat().st_size))
 
 
+@pytest.mark.parametrize("restore", [os.replace, shutil.copyfile])
 @pytest.mark.parametrize("damage", [truncate, overwrite])
-def test_a_damaged_file_lets_nobody_in_wrongly_and_is_restored_from_a_copy(store, damage):
+def test_a_damaged_file_lets_nobody_in_wrongly_and_is_restored_from_a_copy(store, damage, restore):
     copy = backed_up(store.file)
     damage(store.file)
     for _ in range(20):
         good, bad = store.statuses()
         assert good in [IN, BROKEN] and bad in [OUT, BROKEN]
         assert store.server.mints(store.key)[0] in [200, BROKEN]
-    os.replace(copy, store.file)
+    restore(copy, store.file)
     store.is_back()
+    assert store.server.mints(store.key)[0] == 200
+
+
+UNNOTICED = pytest.mark.xfail(strict=True, reason="the store does not notice that -shm is gone")
+
+
+@pytest.mark.parametrize("suffix", ["-wal", pytest.param("-shm", marks=UNNOTICED)])
+def test_a_revocation_is_kept_or_refused_though_a_file_beside_the_store_is_gone(store, suffix):
+    store.file.with_name(store.file.name + suffix).unlink()
+    revoked = store.keys.run("revoke", "--account", "acme").returncode == 0
+    good, bad = store.statuses()
+    assert bad in [OUT, BROKEN]
+    assert good in ([OUT, BROKEN] if revoked else [IN, BROKEN])
+    store.server.process.terminate()
+    store.server.process.wait(DEADLINE)
+    with serving_from(store.keys) as (server, _):
+        assert server.signs_in(store.key) == (OUT if revoked else IN)
 
 
 def test_a_lock_that_another_process_holds_stops_mints_and_nobody_else(store):
@@ -428,7 +458,8 @@ def test_a_lock_that_another_process_holds_stops_mints_and_nobody_else(store):
         assert time.monotonic() < began + DEADLINE
     assert (status, said.returncode, said.stdout) == (BROKEN, 1, "")
     assert sign_ins.keys() == {(IN, OUT)}
-    assert "another process holds the file locked" in said.stderr
+    for told in [said.stderr, store.logged()]:
+        assert "another process holds the file locked" in told
     other.execute("ROLLBACK")
     other.close()
     assert store.server.mints(store.key)[0] == 200
