@@ -1,5 +1,6 @@
 //! Keys in the memory of one process.
 
+mod index;
 mod tables;
 
 use std::{

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{AuditEntry, AuditFilter, Inserted, KeyFilter, Revocation, Rotated, Stamp};
+use super::{
+    AuditEntry, AuditFilter, Inserted, KeyFilter, Revocation, Rotated, Stamp, index::Index,
+};
 use crate::{AuditAction, KeyDigest, KeyId, KeyKind, KeyRecord, Parent, UnixMillis};
 
 /// How long an expired ephemeral key is remembered, so that its refusal can say why.
@@ -14,11 +16,9 @@ const REMEMBER_EXPIRED: Duration = Duration::from_secs(60);
 /// How many entries of the audit trail are kept.
 const MAX_AUDIT: usize = 10_000;
 
-// Std's maps hash with a random seed, so that imported keys cannot be chosen to collide.
 #[derive(Default)]
 pub(super) struct Tables {
-    by_digest: HashMap<KeyDigest, Arc<KeyRecord>>,
-    by_id: HashMap<KeyId, KeyDigest>,
+    index: Index,
     children: HashMap<KeyId, Children>,
     /// The keys of each line that has more than one.
     lines: HashMap<KeyId, Vec<KeyId>>,
@@ -38,19 +38,19 @@ struct Children {
 
 impl Tables {
     pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+        self.index.len()
     }
 
     pub(super) fn lookup(&self, digest: &KeyDigest) -> Option<&Arc<KeyRecord>> {
-        self.by_digest.get(digest)
+        self.index.lookup(digest)
     }
 
     pub(super) fn find(&self, id: &KeyId) -> Option<&Arc<KeyRecord>> {
-        self.by_digest.get(self.by_id.get(id)?)
+        self.index.find(id)
     }
 
     pub(super) fn list(&self, filter: &KeyFilter) -> Vec<Arc<KeyRecord>> {
-        let fitting = self.by_digest.values().filter(|record| filter.fits(record));
+        let fitting = self.index.records().filter(|record| filter.fits(record));
         let mut records: Vec<_> = fitting.cloned().collect();
         records.sort_by(|a, b| (a.created_at(), a.id()).cmp(&(b.created_at(), b.id())));
         records.truncate(filter.limit.unwrap_or(usize::MAX));
@@ -153,7 +153,7 @@ impl Tables {
         let all = |fits: &dyn Fn(&KeyRecord) -> bool| {
             let parent = |record: &KeyRecord| self.find(record.parent()?.id());
             let goes_with_parent = |record: &KeyRecord| parent(record).is_some_and(|key| fits(key));
-            let records = self.by_digest.values();
+            let records = self.index.records();
             let records = records.filter(|record| fits(record) && !goes_with_parent(record));
             records.map(|record| record.id().clone()).collect()
         };
@@ -187,7 +187,7 @@ impl Tables {
 
     pub(super) fn redeem(&mut self, record: &KeyRecord) -> bool {
         let Some(allowed) = record.grants().uses() else { return true };
-        if !self.by_id.contains_key(record.id()) {
+        if self.find(record.id()).is_none() {
             return false;
         }
         let used = self.used.entry(record.id().clone()).or_default();
@@ -205,7 +205,7 @@ impl Tables {
     }
 
     fn is_taken(&self, record: &KeyRecord) -> bool {
-        self.by_id.contains_key(record.id()) || self.by_digest.contains_key(record.digest())
+        self.find(record.id()).is_some() || self.lookup(record.digest()).is_some()
     }
 
     fn add(&mut self, record: KeyRecord) {
@@ -224,19 +224,18 @@ impl Tables {
         if let (KeyKind::Ephemeral, Some(expires_at)) = (record.kind(), record.expires_at()) {
             self.expiring.insert((expires_at, record.id().clone()));
         }
-        self.by_id.insert(record.id().clone(), *record.digest());
-        self.by_digest.insert(*record.digest(), Arc::new(record));
+        self.index.put(Arc::new(record));
     }
 
     /// Changes a record; answers its id if there is such a record.
     fn change(&mut self, id: &KeyId, change: impl FnOnce(KeyRecord) -> KeyRecord) -> Option<KeyId> {
-        let record = self.by_digest.get_mut(self.by_id.get(id)?)?;
-        *record = Arc::new(change(KeyRecord::clone(record)));
+        let record = Arc::new(change(KeyRecord::clone(self.find(id)?)));
+        self.index.put(Arc::clone(&record));
         if record.is_revoked()
             && let Some(parent) = record.parent()
             && let Some(children) = self.children.get_mut(parent.id())
         {
-            children.live.remove(&by_expiry(record));
+            children.live.remove(&by_expiry(&record));
         }
         Some(id.clone())
     }
@@ -263,8 +262,7 @@ impl Tables {
     /// Takes a record out of all tables.
     fn forget(&mut self, id: &KeyId) {
         self.used.remove(id);
-        let digest = self.by_id.remove(id);
-        let Some(record) = digest.and_then(|digest| self.by_digest.remove(&digest)) else { return };
+        let Some(record) = self.index.remove(id) else { return };
         if let Some(expires_at) = record.expires_at() {
             self.expiring.remove(&(expires_at, id.clone()));
         }
