@@ -1,9 +1,11 @@
 //! How a revocation reaches the sessions that are open already.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     fmt,
     future::Future,
+    hash::{BuildHasher, RandomState},
+    mem,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -83,8 +85,10 @@ struct Hub {
 #[derive(Default)]
 struct State {
     recent: Recent,
-    /// Each watch by its key, and by the one that minted that.
-    watches: HashMap<KeyId, HashMap<u64, Arc<Watch>>>,
+    /// Each watch by the hash of its key and by that of the one that minted it, and by its ticket.
+    /// The hash is seeded; whose watch it is, its record tells.
+    watches: BTreeMap<(u64, u64), Arc<Watch>>,
+    hashes: RandomState,
     last_ticket: u64,
     subscribers: Vec<Subscriber>,
 }
@@ -171,10 +175,7 @@ impl Revocations {
             is_told: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        for key in watch.keys() {
-            let of_key = state.watches.entry(key.clone()).or_default();
-            of_key.insert(watch.ticket, Arc::clone(&watch));
-        }
+        state.insert(&watch);
         Some(watch)
     }
 
@@ -201,11 +202,8 @@ impl State {
     /// Tells those whom it concerns, who are to be woken then.
     fn tell(&mut self, news: News<'_>) -> Vec<Arc<Watch>> {
         let concerned: Vec<Arc<Watch>> = match news {
-            News::Revoked(ids) => {
-                let of_keys = ids.iter().filter_map(|id| self.watches.get(id));
-                of_keys.flat_map(HashMap::values).cloned().collect()
-            }
-            News::Lost => self.watches.values().flat_map(HashMap::values).cloned().collect(),
+            News::Revoked(ids) => ids.iter().flat_map(|id| self.of_key(id)).cloned().collect(),
+            News::Lost => mem::take(&mut self.watches).into_values().collect(),
         };
         for watch in &concerned {
             // Under the lock, so that nobody can publish the same again and return before it.
@@ -215,23 +213,30 @@ impl State {
         concerned
     }
 
+    /// The watches that end with the key `id`.
+    fn of_key(&self, id: &KeyId) -> impl Iterator<Item = &Arc<Watch>> {
+        let hash = self.hashes.hash_one(id);
+        let watches = self.watches.range((hash, 0)..=(hash, u64::MAX));
+        watches.map(|(_, watch)| watch).filter(|watch| is_of(&watch.record, id))
+    }
+
+    fn insert(&mut self, watch: &Arc<Watch>) {
+        for key in watch.keys() {
+            let place = (self.hashes.hash_one(key), watch.ticket);
+            self.watches.insert(place, Arc::clone(watch));
+        }
+    }
+
     fn remove(&mut self, watch: &Watch) {
         for key in watch.keys() {
-            if let Some(of_key) = self.watches.get_mut(key) {
-                of_key.remove(&watch.ticket);
-                if of_key.is_empty() {
-                    self.watches.remove(key);
-                }
-            }
+            self.watches.remove(&(self.hashes.hash_one(key), watch.ticket));
         }
     }
 
     /// How many sessions listen.
     fn listening(&self) -> usize {
-        let own = |(key, of_key): (&KeyId, &HashMap<u64, Arc<Watch>>)| {
-            of_key.values().filter(|watch| watch.record.id() == key).count()
-        };
-        self.watches.iter().map(own).sum()
+        let tickets: HashSet<u64> = self.watches.keys().map(|(_, ticket)| *ticket).collect();
+        tickets.len()
     }
 }
 
