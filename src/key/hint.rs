@@ -13,15 +13,17 @@ const LAST_LEN: usize = 4;
 /// or one that was taken in by its digest, has no hint.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KeyHint {
-    prefix: Box<str>,
-    last_four: Box<str>,
+    /// One behind the other.
+    text: Box<str>,
+    prefix_len: usize,
 }
 
 impl KeyHint {
     /// A hint read back from a store.
     #[must_use]
-    pub fn new(prefix: impl Into<Box<str>>, last_four: impl Into<Box<str>>) -> Self {
-        Self { prefix: prefix.into(), last_four: last_four.into() }
+    pub fn new(prefix: impl AsRef<str>, last_four: impl AsRef<str>) -> Self {
+        let (prefix, last_four) = (prefix.as_ref(), last_four.as_ref());
+        Self { text: [prefix, last_four].concat().into(), prefix_len: prefix.len() }
     }
 
     /// The hint of a key.
@@ -34,13 +36,13 @@ impl KeyHint {
     /// from the secret.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        self.text.get(..self.prefix_len).unwrap_or_default()
     }
 
     /// The last four characters.
     #[must_use]
     pub fn last_four(&self) -> &str {
-        &self.last_four
+        self.text.get(self.prefix_len..).unwrap_or_default()
     }
 }
 
@@ -61,7 +63,7 @@ fn prefix(key: &str) -> &str {
 
 impl fmt::Display for KeyHint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}…{}", self.prefix, self.last_four)
+        write!(f, "{}…{}", self.prefix(), self.last_four())
     }
 }
 
