@@ -61,6 +61,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it can be the first thing that is done with a store.
+    pub const fn makes_keys(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Import(_))
+    }
+}
+
 #[derive(clap::Args)]
 pub struct New {
     /// Whose key it is

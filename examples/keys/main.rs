@@ -23,7 +23,7 @@ use std::{
 
 use clap::Parser as _;
 use tower_realtime_auth::{
-    ApiKey, AuditFilter, Issued, KeyDigest, KeyFilter, KeyId, KeyKind, Keys, MAX_CREDENTIAL_LEN,
+    ApiKey, AuditFilter, KeyDigest, KeyError, KeyFilter, KeyId, KeyKind, Keys, MAX_CREDENTIAL_LEN,
     Revocation, SqliteOptions,
 };
 
@@ -57,8 +57,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(Args { store, json, command }: Args) -> Done {
-    if let StoreName::Memory = store {
-        return Err("keys in memory would be gone at once; use --store sqlite:FILE".into());
+    match &store {
+        StoreName::Memory => {
+            return Err("keys in memory would be gone at once; use --store sqlite:FILE".into());
+        }
+        // A mistyped name is not to look like a store without keys.
+        StoreName::Sqlite(path) if !command.makes_keys() && !path.exists() => {
+            return Err(format!("there is no file {path:?}; `create` and `import` make it").into());
+        }
+        StoreName::Sqlite(_) => {}
     }
     let keys = Keys::new(store.open(SqliteOptions::default()).await?).with_actor(actor());
     let show = Show { json };
@@ -75,8 +82,8 @@ async fn run(Args { store, json, command }: Args) -> Done {
             show.record(&record)
         }
         Command::Rotate { id, overlap } => {
-            let issued: Issued = keys.rotate(&KeyId::new(id), overlap).await?;
-            show.issued(&issued)
+            let issued = keys.rotate(&KeyId::new(id.as_str()), overlap).await;
+            show.issued(&issued.map_err(|error| unrotated(&id, error))?)
         }
         Command::Revoke(what) => revoke(&keys, &show, what).await,
         Command::Delete { id } => {
@@ -84,6 +91,13 @@ async fn run(Args { store, json, command }: Args) -> Done {
             if removed { show.removed(&id) } else { Err(no_such_key(&id).into()) }
         }
         Command::Audit { account, key } => audit(&keys, &show, account, key).await,
+    }
+}
+
+fn unrotated(id: &str, error: KeyError) -> Box<dyn Error> {
+    match error {
+        KeyError::Unknown => no_such_key(id).into(),
+        other => other.into(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tabwriter::TabWriter;
 use tower_realtime_auth::{
-    AuditAction, AuditEntry, Environment, Issued, KeyRecord, Parent, Revocation, UnixMillis,
+    AuditAction, AuditEntry, Environment, Issued, KeyId, KeyRecord, Parent, Revocation, UnixMillis,
 };
 
 pub struct Show {
@@ -111,7 +111,7 @@ fn of_record(record: &KeyRecord) -> Value {
         "key_hint": record.hint().map(ToString::to_string),
         "algorithm": record.algorithm().to_string(),
         "line": record.line().as_str(),
-        "successor": record.successor().map(|successor| successor.as_str()),
+        "successor": record.successor().map(KeyId::as_str),
         "parent": record.parent().map(|parent| parent.id().as_str()),
         "created_at": time(record.created_at()),
         "expires_at": record.expires_at().map(time),
@@ -211,7 +211,8 @@ fn print_json(value: &Value) -> Done {
 
 fn print_line(line: &str) -> Done {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
+    // In one piece: whoever reads it gets all of it or nothing.
+    out.write_all(format!("{line}\n").as_bytes())?;
     Ok(out.flush()?)
 }
 

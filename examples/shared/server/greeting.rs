@@ -30,7 +30,7 @@ pub fn greet(address: SocketAddr, tls: bool, profile: ProfileKind, key: &str) {
     };
     println!(
         r"
-A secret key, shown this once; it belongs on a server:
+A secret key, shown this once and good for 30 days; it belongs on a server:
 
     {key}
 

@@ -23,6 +23,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
@@ -36,6 +37,10 @@ pub use self::{profile_kind::ProfileKind, store::Store};
 /// The account that keys given or made at the start belong to.
 pub const ACCOUNT: &str = "demo";
 
+/// How long the key lives that is shown at the start.
+const GREETING_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long the store may take at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Where Decart's clients ask for tokens.
 const CLIENT_TOKENS: &str = "/v1/client/tokens";
 /// Where Decart's clients hold their sessions.
@@ -136,7 +141,10 @@ pub async fn run(
     let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
     println!("listening on {scheme}://{address}");
     if flags.keys.is_empty() {
-        let new = NewKey::secret(ACCOUNT).with_environment(Environment::Test);
+        // It is kept; those of many starts are not to pile up for ever.
+        let new = NewKey::secret(ACCOUNT)
+            .with_environment(Environment::Test)
+            .with_lifetime(GREETING_KEY_LIFETIME);
         let issued = keys.issue(new).await?;
         greet(address, flags.tls, flags.profile, issued.key().expose());
     }
@@ -150,10 +158,15 @@ pub async fn run(
     tracing::info!("stopping");
     stop.send_replace(true);
     http::ended(serving, stop).await;
-    if let Some(key) = key
-        && let Err(error) = keys.remove(&key).await
-    {
-        tracing::warn!(error = &error as &dyn Error, "the page's own key stays until it expires");
+    if let Some(key) = key {
+        match timeout(FAREWELL, keys.remove(&key)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "the page's own key stays until it expires");
+            }
+            Err(_) => tracing::warn!("the page's own key stays until it expires"),
+        }
     }
     Ok(())
 }

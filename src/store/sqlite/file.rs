@@ -29,6 +29,8 @@ pub(super) struct Place {
     path: PathBuf,
     /// Where SQLite keeps what is not in the file yet.
     log: PathBuf,
+    /// By which processes tell each other what is in the log.
+    index: PathBuf,
     busy_deadline: Duration,
     store: StoreId,
 }
@@ -38,6 +40,7 @@ pub(super) struct Open {
     pub(super) connection: Connection,
     file: Identity,
     log: Identity,
+    index: Identity,
     number: u64,
 }
 
@@ -63,9 +66,10 @@ impl Place {
             }
         };
         // SQLite names the log after the file itself, not after a link to it.
-        let log = fs::canonicalize(&path).map(|file| log_of(&file));
-        let log = log.map_err(|error| Fault::io("the file cannot be looked at", &error))?;
-        Ok(Self { path, log, busy_deadline, store })
+        let file = fs::canonicalize(&path)
+            .map_err(|error| Fault::io("the file cannot be looked at", &error))?;
+        let (log, index) = (log_of(&file), with_suffix(&file, "-shm"));
+        Ok(Self { path, log, index, busy_deadline, store })
     }
 
     /// Opens the file that is there now, if it is this store.
@@ -73,19 +77,21 @@ impl Place {
         static OPENED: AtomicU64 = AtomicU64::new(0);
 
         let file = self.file()?;
+        // Before it is opened: what lies beside it may still be the other's.
+        if schema::store(&peek(&self.path)?)? != self.store {
+            return Err(ANOTHER);
+        }
         let connection = connect(&self.path, self.busy_deadline)?;
         if schema::identify(&connection)? != self.store {
-            return Err(Fault::of_file(
-                "another store stands in the place of the one that was opened: restart to use it",
-            ));
+            return Err(ANOTHER);
         }
         // A copy that was made by some tool may not keep one.
         keep_log(&connection)?;
         connection.pragma_update(None, "query_only", access == Access::Read)?;
-        // It is there by now, and stays for as long as anybody has the file open.
-        let log = self.log()?;
+        // They are there by now, and stay for as long as anybody has the file open.
+        let (log, index) = (self.log()?, self.index()?);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
-        let open = Open { connection, file, log, number };
+        let open = Open { connection, file, log, index, number };
         open.check(self)?;
         Ok(open)
     }
@@ -98,16 +104,27 @@ impl Open {
         if place.file()? != self.file {
             return Err(Fault::of_file("another file was put in the place of the store's"));
         }
-        if place.log()? != self.log {
+        if place.log() != Ok(self.log) {
+            self.save_log();
             return Err(LOG_GONE);
+        }
+        if place.index() != Ok(self.index) {
+            self.leave_log();
+            return Err(INDEX_GONE);
         }
         Ok(())
     }
 
     /// Brings into the file what is in the log: that may be a log which is gone from its folder.
-    pub(super) fn save_log(&self) {
+    fn save_log(&self) {
         // If it cannot be done now, it is when the connection is closed.
         let _tried = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+
+    /// Keeps the connection from cleaning up when it is closed: others may have written into the
+    /// log what it does not know of.
+    fn leave_log(&self) {
+        let _set = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
     /// Which file is open.
@@ -121,9 +138,17 @@ impl Open {
     }
 }
 
+const ANOTHER: Fault = Fault::of_file(
+    "another store stands in the place of the one that was opened: restart to use it",
+);
+
 /// The connection is kept, because it is the last that can read what the log held.
 const LOG_GONE: Fault =
     Fault::new("the log of the file (-wal) was removed or replaced: put it back, or restart");
+
+/// The connection is kept: as long as one is open, SQLite gives the same index to all of a process.
+const INDEX_GONE: Fault =
+    Fault::new("the index of the file's log (-shm) was removed or replaced: restart");
 
 /// Which file it is, by whatever name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +166,10 @@ impl Place {
 
     fn log(&self) -> Result<Identity, Fault> {
         fs::metadata(&self.log).map(|found| Identity::from(&found)).map_err(|_| LOG_GONE)
+    }
+
+    fn index(&self) -> Result<Identity, Fault> {
+        fs::metadata(&self.index).map(|found| Identity::from(&found)).map_err(|_| INDEX_GONE)
     }
 }
 
@@ -247,6 +276,24 @@ fn keep_log(connection: &Connection) -> Result<(), Fault> {
     }
     // It is opened by whoever reads next.
     Ok(connection.query_row("SELECT 1 FROM meta", [], |_| Ok(()))?)
+}
+
+/// Opens the file alone: neither its log nor a lock is looked at or made.
+fn peek(path: &Path) -> Result<Connection, Fault> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                uri.push(char::from(*byte));
+            }
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(uri, flags)?)
 }
 
 /// Opens the file, which must be there, and changes nothing in it.

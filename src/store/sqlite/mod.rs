@@ -19,7 +19,7 @@ use self::{
     file::{Access, Place},
     news::{Poll, Seen},
     uses::Uses,
-    worker::{Readers, Writer},
+    worker::{Ending, Readers, Writer},
     writes::Author,
 };
 use super::{
@@ -46,11 +46,12 @@ const LOOKS: u32 = 4;
 /// `sqlite3 keys.db '.backup copy.db'`, never by copying it alone. While the file is away, or
 /// another store's stands in its place, or SQLite finds it damaged, the store answers nothing
 /// ([`StoreError`]); once it is back, the store answers again. If its `-wal` is taken away, put that
-/// back or restart.
+/// back or restart; if its `-shm` is, restart.
 ///
 /// Ephemeral keys are forgotten a minute after they expired; secret keys and the audit trail stay.
-/// When a key was last used is written within 30 seconds, or when the store is dropped. A use of a
-/// key with few uses that is taken and not spent while the process ends stays taken.
+/// When a key was last used is written within 30 seconds, or when the store is dropped, which waits
+/// for that, a second at most. A use of a key with few uses that is taken and not spent while the
+/// process ends stays taken.
 ///
 /// SQLite needs no installation: it is compiled in, for which a C compiler is needed. The crate that
 /// does so promises no older Rust than what was stable when it was released: with this feature, the
@@ -80,6 +81,8 @@ pub struct SqliteStore {
     revocations: Revocations,
     /// Tells this store's entries in the audit trail from those of other processes.
     origin: i64,
+    /// Below `writer`, so that it is dropped after it.
+    _ending: Ending,
 }
 
 impl SqliteStore {
@@ -118,12 +121,14 @@ impl SqliteStore {
         let (path, busy_deadline) = (path.as_ref().to_owned(), options.busy_deadline);
         let (place, seen) = worker::once(move || prepare(&path, busy_deadline)).await?;
         let (origin, uses) = (random()?, Arc::new(Uses::default()));
+        let (writer, _ending) = Writer::start(&place, Arc::clone(&uses))?;
         let store = Self {
             readers: Readers::start(&place, READERS)?,
-            writer: Writer::start(&place, Arc::clone(&uses))?,
+            writer,
             uses,
             revocations: Revocations::default(),
             origin,
+            _ending,
         };
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         // Never without a pause, and never silent for longer than is waited for it.

@@ -93,6 +93,11 @@ pub(super) fn identify(connection: &Connection) -> Result<StoreId, Fault> {
     if version(connection)? != MIGRATIONS.len() {
         return Err(Fault::of_file("an older version of this program has made the file: restart"));
     }
+    store(connection)
+}
+
+/// Which store the file is, of whatever version.
+pub(super) fn store(connection: &Connection) -> Result<StoreId, Fault> {
     Ok(connection.query_row("SELECT store FROM meta", [], |row| row.get(0))?)
 }
 

@@ -4,9 +4,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{
+            Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
+        },
     },
     thread,
+    time::Duration,
 };
 
 use futures_channel::oneshot;
@@ -25,6 +28,8 @@ const READ_QUEUE: usize = 1_024;
 const WRITE_QUEUE: usize = 1_024;
 /// How many changes are committed together.
 const BATCH: usize = 256;
+/// How long is waited for the last of them.
+const END_DEADLINE: Duration = Duration::from_secs(1);
 
 const OVERLOADED: Fault = Fault::new("more is asked of the file than the disk can do");
 const STOPPED: Fault = Fault::new("the thread that works on the file has ended");
@@ -89,7 +94,6 @@ impl Desk {
             match open.check(&self.place) {
                 Ok(()) => return Ok(open),
                 Err(fault) if !fault.is_of_connection() => {
-                    open.save_log();
                     self.open = Some(open);
                     return Err(fault);
                 }
@@ -163,11 +167,15 @@ trait Change: Send {
 pub(super) struct Writer(SyncSender<Box<dyn Change>>);
 
 impl Writer {
-    pub(super) fn start(place: &Arc<Place>, uses: Arc<Uses>) -> Result<Self, Fault> {
+    pub(super) fn start(place: &Arc<Place>, uses: Arc<Uses>) -> Result<(Self, Ending), Fault> {
         let (sender, changes) = sync_channel(WRITE_QUEUE);
         let desk = Desk::new(Arc::clone(place), Access::Write);
-        start(move || write(desk, &changes, &uses))?;
-        Ok(Self(sender))
+        let (running, ended) = channel();
+        start(move || {
+            write(desk, &changes, &uses);
+            drop::<Sender<()>>(running);
+        })?;
+        Ok((Self(sender), Ending(Mutex::new(ended))))
     }
 
     /// Makes a change: all of it or nothing. Once it is on the disk, `then` is called with what it
@@ -185,6 +193,17 @@ impl Writer {
             Ok(()) => answer(told),
             Err(error) => Answer::ready(Err(error)),
         }
+    }
+}
+
+/// The end of the thread that writes, for which whoever drops this waits a little: what it has
+/// still to write is written then.
+pub(super) struct Ending(Mutex<Receiver<()>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let ended = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ended = ended.recv_timeout(END_DEADLINE);
     }
 }
 

@@ -28,6 +28,7 @@ RECORD = {
     "key_hint": OPTIONAL,
     "algorithm": str,
     "line": str,
+    "successor": OPTIONAL,
     "parent": OPTIONAL,
     "created_at": str,
     "expires_at": OPTIONAL,
@@ -142,6 +143,8 @@ def test_a_rotated_key_works_beside_its_successor_for_a_while(keys):
     old = keys.create("acme", "--env", "test", "--usage-limit", "7")
     new = is_shaped(keys.ask("rotate", old["id"], "--overlap", "10m"), ISSUED)
     assert (new["account"], new["line"], new["usage_limit"]) == ("acme", old["id"], 7)
+    assert keys.ask("describe", old["id"])["successor"] == new["id"]
+    assert "its successor" in refused(keys, "rotate", old["id"], "--overlap", "1s")
     assert new["key"].startswith("sk_test_") and new["key"] != old["key"]
     before = keys.ask("describe", old["id"])
     assert before["state"] == "active"

@@ -163,7 +163,6 @@ def test_keys_and_tokens_outlive_their_gateway(keys):
         assert [server.signs_in(credential) for credential in [key, token]] == [IN, IN]
 
 
-@pytest.mark.xfail(reason="a process may end before its store has written what it noted")
 def test_when_a_key_was_last_used_outlives_the_gateway(keys):
     key = keys.create()
     for _ in range(5):
@@ -428,10 +427,7 @@ def test_a_damaged_file_lets_nobody_in_wrongly_and_is_restored_from_a_copy(store
     assert store.server.mints(store.key)[0] == 200
 
 
-UNNOTICED = pytest.mark.xfail(strict=True, reason="the store does not notice that -shm is gone")
-
-
-@pytest.mark.parametrize("suffix", ["-wal", pytest.param("-shm", marks=UNNOTICED)])
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_a_revocation_is_kept_or_refused_though_a_file_beside_the_store_is_gone(store, suffix):
     store.file.with_name(store.file.name + suffix).unlink()
     revoked = store.keys.run("revoke", "--account", "acme").returncode == 0
