@@ -11,8 +11,8 @@ use futures_util::FutureExt as _;
 use http::Request;
 
 use crate::{
-    Answer, CredentialSource, KeyStore, Lookup, Principal, Redeemed, Rejection, RejectionKind,
-    Revocations, StoreError, UnixMillis, Use,
+    Answer, CredentialSource, KeyRecord, KeyStore, Lookup, Principal, Redeemed, Rejection,
+    RejectionKind, Revocations, StoreError, UnixMillis, Use,
     credential::{Candidate, Candidates, Places},
     decision::{Asked, Good, decide},
     event,
@@ -174,8 +174,7 @@ impl Inquiry {
         now: UnixMillis,
         store: &impl KeyStore,
     ) -> Principal {
-        // Whether it is noted changes nothing for the request.
-        let _ = catch_unwind(AssertUnwindSafe(|| store.note_use(&good.record, now)));
+        note_use(store, &good.record, now);
         let hub = store.revocations().map(|hub| (hub.clone(), self.epoch));
         Principal::of(good, source, now, hub).with_profile(&self.profile)
     }
@@ -214,6 +213,13 @@ fn settle<T: Unpin>(
         Ok(Poll::Pending) => Err(pending),
         Err(_) => Ok(Err(panicked())),
     }
+}
+
+/// Whether a use is noted changes nothing for the request.
+// Inlined, it would keep `principal` from being so, at twice the instructions.
+#[inline(never)]
+fn note_use(store: &impl KeyStore, record: &Arc<KeyRecord>, now: UnixMillis) {
+    let _ = catch_unwind(AssertUnwindSafe(|| store.note_use(record, now)));
 }
 
 fn panicked() -> StoreError {
