@@ -1,14 +1,16 @@
 //! One case, so many times: for a program that counts instructions (`tests/instructions.sh`).
 //!
-//! `instructions hash COUNT`, `instructions bare CASE COUNT`, `instructions layer CASE COUNT`.
+//! `instructions hash COUNT`, `instructions bare CASE COUNT`, `instructions layer CASE COUNT`,
+//! `instructions lookup KEYS COUNT`.
 
 mod cases;
 
 use std::{env, hint::black_box};
 
 use sha2::{Digest, Sha256};
+use tower_realtime_auth::{KeyStore, MemoryStore};
 
-use self::cases::{Bare, Case, answer, layered};
+use self::cases::{Bare, Case, Numbers, answer, digest, filled, layered};
 
 fn main() {
     // Whatever is measured, the same is prepared, so that it cancels out.
@@ -33,8 +35,22 @@ fn main() {
                 drop(black_box(answer(&mut layered, request.clone())));
             }
         }
+        ["lookup", size, count] => {
+            let store = filled(number(size));
+            look_up(&store, number(size), number(count));
+        }
         // `cargo bench` and `cargo test --all-targets` run it without a case.
         _ => eprintln!("nothing to count: see tests/instructions.sh"),
+    }
+}
+
+/// A function of its own, which can be counted by its name.
+#[inline(never)]
+fn look_up(store: &MemoryStore, size: u64, count: u64) {
+    let mut numbers = Numbers::default();
+    for _ in 0..count {
+        let found = store.lookup(&digest(numbers.below(size))).try_now();
+        assert!(black_box(found.is_ok_and(|found| found.is_ok_and(|key| key.is_some()))));
     }
 }
 

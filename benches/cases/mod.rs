@@ -16,8 +16,8 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use tower::{Layer, Service};
 use tower_realtime_auth::{
-    Answer, FromBytes, KeyDigest, KeyStore, Keys, Lookup, MemoryStore, NewKey, RealtimeAuth,
-    RealtimeAuthLayer, Runtime,
+    Answer, FromBytes, Inserted, KeyAdmin, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStore, Keys,
+    Lookup, MemoryStore, NewKey, RealtimeAuth, RealtimeAuthLayer, Runtime, Stamp, UnixMillis,
     bytes::Bytes,
     http::{
         HeaderValue, Request, Response, StatusCode,
@@ -148,6 +148,54 @@ impl Service<Request<()>> for Bare {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         ready(Ok(response))
     }
+}
+
+/// The record of the key with this number.
+pub fn record(number: u64) -> KeyRecord {
+    let id = KeyId::new(format!("key_{number:020}"));
+    KeyRecord::new(id, digest(number), "acme", KeyKind::Secret, stamp().at())
+}
+
+/// Its digest: bytes without order, as those of SHA-256 are.
+pub fn digest(number: u64) -> KeyDigest {
+    let mut bytes = [0; 32];
+    for (word, chunk) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
+        *chunk = mixed(number.wrapping_mul(4).wrapping_add(word)).to_ne_bytes();
+    }
+    KeyDigest::from_bytes(bytes)
+}
+
+pub const fn stamp() -> Stamp {
+    Stamp::new(UnixMillis::new(0))
+}
+
+/// A store in memory with the first `size` records.
+pub fn filled(size: u64) -> MemoryStore {
+    let store = MemoryStore::new();
+    for number in 0..size {
+        let inserted = store.insert(record(number), None, &stamp()).now_or_never();
+        assert_eq!(inserted.expect("at once").expect("an answer"), Inserted::Yes);
+    }
+    store
+}
+
+/// Numbers without order, the same in each run.
+#[derive(Default)]
+pub struct Numbers(u64);
+
+impl Numbers {
+    pub const fn below(&mut self, end: u64) -> u64 {
+        self.0 += 1;
+        mixed(self.0) % end
+    }
+}
+
+/// SplitMix64.
+const fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// The layer with its defaults round [`Bare`], and a key that it accepts.
