@@ -1,15 +1,19 @@
 //! What finding a key costs, by how many there are, and what handshakes a store keeps up with.
 //!
 //! `cargo bench --bench lookup`. 10,000,000 keys in memory, which take 5 GB, are measured with
-//! `MOST_KEYS=10000000`; 100,000 is enough for a glance. The SQLite file lies in the folder for
-//! temporary files and is in the system's cache.
+//! `MOST_KEYS=10000000`. Filling an SQLite file with 1,000,000 takes minutes; `MOST_KEYS=100000`
+//! does without. The files lie in the folder for temporary files and are in the system's cache.
 
 mod cases;
 
 use std::{env, hint::black_box, path::Path, time::Duration};
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{
+    StreamExt,
+    future::{join_all, try_join_all},
+    stream,
+};
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt};
 use tower_realtime_auth::{
@@ -18,7 +22,7 @@ use tower_realtime_auth::{
 
 use self::cases::{Bare, Case, Numbers, answer, digest, filled, layer, record, stamp};
 
-/// How many handshakes a store in a file is asked about at once.
+/// How many handshakes a store in a file is asked about at once, each with a key of its own.
 const IN_FLIGHT: usize = 64;
 /// As many inserts share the writing to the disk.
 const INSERTS: usize = 1_024;
@@ -84,14 +88,17 @@ fn in_file(criterion: &mut Criterion, most: u64) {
             });
         });
         let keys = Keys::new(store);
-        let issued = runtime.block_on(keys.issue(NewKey::secret("acme"))).expect("a key");
-        let request = Case::Header.request(issued.key().expose());
+        let issues = (0..IN_FLIGHT).map(|_| keys.issue(NewKey::secret("acme")));
+        let issued = runtime.block_on(try_join_all(issues)).expect("keys");
+        let requests: Vec<_> =
+            issued.iter().map(|issued| Case::Header.request(issued.key().expose())).collect();
         let service = layer(keys).layer(Bare);
         group.throughput(Throughput::Elements(IN_FLIGHT as u64));
         group.bench_function(BenchmarkId::new("handshakes", size), |bencher| {
             bencher.iter(|| {
-                let requests = (0..IN_FLIGHT).map(|_| service.clone().oneshot(request.clone()));
-                for answered in runtime.block_on(join_all(requests)) {
+                let answers =
+                    requests.iter().map(|request| service.clone().oneshot(request.clone()));
+                for answered in runtime.block_on(join_all(answers)) {
                     let Ok(response) = answered;
                     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
                 }
