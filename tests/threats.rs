@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use support::{Body, CountingRuntime, Raw, StoreFn, handshake, keys_with_secret, serve};
 use tower::{Layer as _, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 use tower_realtime_auth::{
@@ -107,21 +108,42 @@ async fn without_a_key_nothing_passes() {
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 
-/// T11: what a thief of the store has is no credential.
+/// T11: what a thief of the store has is no credential, however it is written.
 #[tokio::test]
 async fn a_digest_is_no_key() {
     let keys = Keys::new(MemoryStore::new());
     let (service, calls) = counting(keys.clone());
-    for _ in 0..1_000 {
+    let mut raw = 0;
+    for _ in 0..10_000 {
         let issued = keys.issue(NewKey::secret("acme")).await.unwrap();
         let digest = issued.record().digest().as_bytes();
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        for stolen in [hex.to_uppercase(), hex, issued.record().id().to_string()] {
-            let request = Request::builder().header("authorization", format!("Bearer {stolen}"));
-            let response = service.clone().oneshot(request.body(()).unwrap()).await.unwrap();
-            assert_eq!(rejection(&response), Some(RejectionKind::Unknown));
+        let texts = [
+            hex.to_uppercase(),
+            hex,
+            BASE64_STANDARD.encode(digest),
+            BASE64_URL_SAFE_NO_PAD.encode(digest),
+            issued.record().id().to_string(),
+        ];
+        for (text, stolen) in
+            texts.iter().map(|text| (true, text.as_bytes())).chain([(false, &digest[..])])
+        {
+            // Not every byte may stand in a header.
+            let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", stolen].concat()) else {
+                assert!(!text);
+                continue;
+            };
+            raw += usize::from(!text);
+            let request = Request::builder().header("authorization", value).body(()).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let kind = rejection(&response);
+            assert!(
+                if text { kind == Some(RejectionKind::Unknown) } else { kind.is_some() },
+                "{kind:?}"
+            );
         }
     }
+    assert!(raw > 0, "some are legal");
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 

@@ -7,9 +7,9 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use tower_realtime_auth::{ApiKey, KeyId, NewKey};
+use tower_realtime_auth::{ApiKey, KeyId, NewKey, http::StatusCode};
 
-use crate::{causes, connect, issue, open};
+use crate::{causes, connect, handshakes, issue, open};
 
 const PATH: &str = "SQLITE_STORE_OF_TEST";
 
@@ -102,6 +102,16 @@ async fn another_process() {
                     Ok(_) => 200,
                     Err(status) => status.as_u16(),
                 });
+            }
+            // So many handshakes at once, with what the inner service answers to them. It tells
+            // when it begins.
+            ("handshakes", what) => {
+                let what: Vec<_> = what.split(' ').collect();
+                let [tries, status, key] = what[..] else { panic!("{what:?}") };
+                let (tries, key) = (tries.parse().unwrap(), ApiKey::new(key).expect("a key"));
+                let inner = StatusCode::from_bytes(status.as_bytes()).expect("a status");
+                say("begun");
+                say(handshakes(&keys, &key, tries, inner).await);
             }
             ("issue_for_ever", account) => loop {
                 say(issue(&keys, account).await.key().expose());
