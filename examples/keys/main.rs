@@ -62,7 +62,7 @@ async fn run(Args { store, json, command }: Args) -> Done {
             return Err("keys in memory would be gone at once; use --store sqlite:FILE".into());
         }
         // A mistyped name is not to look like a store without keys.
-        StoreName::Sqlite(path) if !command.makes_keys() && !path.exists() => {
+        StoreName::Sqlite(path) if !command.makes_keys() && path.symlink_metadata().is_err() => {
             return Err(format!("there is no file {path:?}; `create` and `import` make it").into());
         }
         StoreName::Sqlite(_) => {}

@@ -13,7 +13,7 @@ from types import NoneType
 import pytest
 from conftest import KEYS, Keys
 
-NONE_SUCH = "there is no such key"
+NONE_SUCH = "there is no key"
 NO_KEY = "there is no key"
 OPTIONAL = (str, NoneType)
 COUNT = (int, NoneType)
@@ -406,7 +406,6 @@ def a_newer_version(file):
         (a_newer_version, "newer version of this program"),
         (lambda file: file.mkdir(), "cannot be opened"),
         (lambda file: file.symlink_to(file), "file cannot be looked at"),
-        (lambda file: shutil.rmtree(file.parent), "file cannot be made"),
     ],
 )
 def test_a_file_that_is_no_store_is_told_and_left_as_it_is(keys, make, said):
@@ -415,6 +414,16 @@ def test_a_file_that_is_no_store_is_told_and_left_as_it_is(keys, make, said):
     for command in [["list"], ["create", "--account", "acme"]]:
         assert said in refused(keys, *command)
     assert was == (keys.file.read_bytes() if keys.file.is_file() else None)
+
+
+def test_a_file_is_made_for_the_first_key_alone(keys):
+    for command in [["list"], ["audit"], ["describe", "key_x"], ["revoke", "key_x"]]:
+        assert "there is no file" in refused(keys, *command)
+        assert not keys.file.exists()
+    keys.create()
+    assert len(keys.ask("list")) == 1
+    shutil.rmtree(keys.file.parent)
+    assert "file cannot be made" in refused(keys, "create", "--account", "acme")
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
