@@ -35,7 +35,8 @@ main() {
     step 'locked sessions by chance' env PROPERTY_CASES=200000 cargo test --release --test lock
     step 'tokens by chance'       env PROPERTY_CASES=100000 cargo test --test mint never_exceeds
     step 'a million keys'         env ISSUED_KEYS=1000000 cargo test --release --test weak_keys
-    step 'memory of a million keys' env INDEXED_KEYS=1000000 cargo test --test key_memory
+    step 'memory of a million keys' env INDEXED_KEYS=1000000 \
+        cargo test --release --test key_memory
     step 'mint races and caps'    env MINT_ROUNDS=100000 MINTS_PAST_CAP=10000 \
         cargo test --release --test mint -- races caps
     step 'a million sessions'     env REPLAY_TOKENS=1000 cargo test --test replay
