@@ -43,7 +43,7 @@ main() {
     step 'tenants'                env TENANT_STEPS=100000 cargo test --release --test tenants
     step 'revocation races in memory' env RACES=80000 cargo test --release --test revocations whoever
     step 'figures of a store in a file' env FAMILIES=100 HELD_LOOKUPS=10000 RACES=20000 \
-        SQLITE_MINT_ROUNDS=5000 SQLITE_REPLAY_TOKENS=1000 STOLEN_DIGESTS=10000 \
+        SQLITE_MINT_ROUNDS=2500 SQLITE_REPLAY_TOKENS=1000 STOLEN_DIGESTS=10000 \
         cargo test --release --test sqlite -- revoked races replay peppers
     step 'instructions'           sh tests/instructions.sh
     step 'fuzzing'                sh fuzz/run.sh 5
