@@ -92,6 +92,7 @@ impl Place {
         let (log, index) = (self.log()?, self.index()?);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         let open = Open { connection, file, log, index, number };
+        open.tidies_up(false);
         open.check(self)?;
         Ok(open)
     }
@@ -104,27 +105,37 @@ impl Open {
         if place.file()? != self.file {
             return Err(Fault::of_file("another file was put in the place of the store's"));
         }
+        // First, because by another index others have written what the log is not saved over.
+        if place.index() != Ok(self.index) {
+            self.tidies_up(false);
+            return Err(INDEX_GONE);
+        }
         if place.log() != Ok(self.log) {
             self.save_log();
             return Err(LOG_GONE);
         }
-        if place.index() != Ok(self.index) {
-            self.leave_log();
-            return Err(INDEX_GONE);
-        }
         Ok(())
+    }
+
+    /// Closes the file. Whoever is the last to do so brings into it what is in the log, and removes
+    /// that; but not by an index that others do not use: they may have written what it does not
+    /// know of.
+    pub(super) fn close(self, place: &Place) {
+        if self.check(place).is_ok() {
+            self.tidies_up(true);
+        }
     }
 
     /// Brings into the file what is in the log: that may be a log which is gone from its folder.
     fn save_log(&self) {
-        // If it cannot be done now, it is when the connection is closed.
         let _tried = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        // If it cannot be done now, it is when the connection is closed.
+        self.tidies_up(true);
     }
 
-    /// Keeps the connection from cleaning up when it is closed: others may have written into the
-    /// log what it does not know of.
-    fn leave_log(&self) {
-        let _set = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    fn tidies_up(&self, on_close: bool) {
+        let not = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        let _set = self.connection.set_db_config(not, !on_close);
     }
 
     /// Which file is open.

@@ -74,6 +74,14 @@ struct Desk {
     open: Option<Open>,
 }
 
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.close(&self.place);
+        }
+    }
+}
+
 impl Desk {
     const fn new(place: Arc<Place>, access: Access) -> Self {
         Self { place, access, open: None }
