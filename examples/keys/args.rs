@@ -82,15 +82,16 @@ pub struct New {
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub expires: Option<Duration>,
 
-    /// How many requests it may make in a minute
+    /// How many requests it may make in a minute. Noted with the key, for services that count: the
+    /// example servers do not
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
 
-    /// How many units of usage it has in a month
+    /// How many units of usage it has in a month; noted likewise
     #[arg(long, value_name = "N")]
     usage_limit: Option<u64>,
 
-    /// How many sessions it may have at once
+    /// How many sessions it may have at once; noted likewise
     #[arg(long, value_name = "N")]
     max_sessions: Option<u32>,
 }
