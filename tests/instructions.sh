@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 # case: budget
 budgets="
-header 4830
+header 4620
 query 6560
 subprotocol 6110
 lone-entry 7230
