@@ -7,10 +7,13 @@ use super::{
     finding::{Checked, Seen, holds, same},
     rules,
 };
-use crate::{Inserted, KeyKind, KeyRecord, Parent, Revocation, StoreError, UnixMillis};
+use crate::{
+    Grants, Inserted, KeyKind, KeyRecord, Parent, Plan, Revocation, Rotated, StoreError, UnixMillis,
+};
 
 rules![Bench:
     a_parents_state_travels_with_its_children,
+    a_parents_line_and_plan_travel_with_its_children,
     children_are_capped,
     only_living_children_count,
     the_cap_is_exact_in_a_race,
@@ -40,6 +43,22 @@ async fn a_parents_state_travels_with_its_children(bench: Bench) -> Checked {
         same(&format!("own revocation of {name}"), child.revoked_at(), None)?;
     }
     same("parent of other", bench.found("other").await?.parent(), Some(&Parent::new(id("q"))))
+}
+
+/// By them, tokens draw on their parent's budget, which its rotation does not double.
+async fn a_parents_line_and_plan_travel_with_its_children(bench: Bench) -> Checked {
+    let plan = Plan::unbounded().with_requests_per_minute(60).with_usage_per_month(1_000_000);
+    let granted = || Grants::default().with_plan(plan.with_max_sessions(3));
+    bench.put([secret("1").with_grants(granted()), token("of 1", "1")]).await?;
+    let rotated = bench.rotate("1", secret("2").with_grants(granted()), after(HOUR)).await?;
+    same("rotation", rotated, Rotated::Yes)?;
+    bench.put([token("of 2", "2")]).await?;
+    bench.revoke(&Revocation::Alone(id("1"))).await?;
+    let second = Parent::new(id("2")).with_line(id("1")).with_plan(*granted().plan());
+    same("parent of 2's", bench.found("of 2").await?.parent(), Some(&second))?;
+    let first = Parent::new(id("1")).with_plan(*granted().plan());
+    let first = first.with_revoked_at(Some(stamp().at()));
+    same("parent of 1's, revoked", bench.found("of 1").await?.parent(), Some(&first))
 }
 
 async fn children_are_capped(bench: Bench) -> Checked {

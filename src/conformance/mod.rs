@@ -30,6 +30,7 @@
 //! | `texts_are_compared_byte_for_byte` | folds no case, trims nothing, normalises nothing |
 //! | `lookups_find_and_lists_are_fresh` | shows every change in each of them at once |
 //! | `a_parents_state_travels_with_its_children` | answers a child with the parent's revocation, be it before or after the child |
+//! | `a_parents_line_and_plan_travel_with_its_children` | answers a child with the line and the plan that its parent has |
 //! | `children_are_capped` | adds no child past the cap, of one parent |
 //! | `only_living_children_count` | counts neither expired nor revoked ones |
 //! | `the_cap_is_exact_in_a_race` | adds neither more nor fewer than the cap |

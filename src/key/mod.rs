@@ -12,6 +12,7 @@ mod keys;
 mod last_used;
 mod life;
 mod of_account;
+mod parent;
 mod plan;
 mod record;
 #[cfg(feature = "jwt")]
@@ -32,8 +33,9 @@ pub use self::{
     issue::{Issued, KeyError, NewKey},
     keys::Keys,
     of_account::KeysOfAccount,
+    parent::Parent,
     plan::Plan,
-    record::{Environment, KeyKind, KeyRecord, Parent},
+    record::{Environment, KeyKind, KeyRecord},
 };
 pub(crate) use self::{format::random_base62, hasher::Digests};
 

@@ -14,6 +14,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// As much of everything as the service gives. The default.
+    #[must_use]
+    pub const fn unbounded() -> Self {
+        Self {
+            requests_per_minute: None,
+            usage_per_month: None,
+            sessions_per_minute: None,
+            max_sessions: None,
+        }
+    }
+
     /// The same with at most so many requests in each minute of Unix time.
     #[must_use]
     pub const fn with_requests_per_minute(self, requests: u32) -> Self {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{DigestAlgorithm, Grants, KeyDigest, KeyHint, KeyId, last_used::LastUsed};
+use super::{DigestAlgorithm, Grants, KeyDigest, KeyHint, KeyId, Parent, last_used::LastUsed};
 use crate::UnixMillis;
 
 /// What kind of key a record is of.
@@ -35,41 +35,6 @@ pub enum Environment {
     Live,
     /// A rehearsal.
     Test,
-}
-
-/// The key that minted another one, as far as that one's fate hangs on it.
-///
-/// A store answers it together with the child's record, as it is at that moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parent {
-    id: KeyId,
-    revoked_at: Option<UnixMillis>,
-}
-
-impl Parent {
-    /// The parent `id`, which is not revoked.
-    #[must_use]
-    pub const fn new(id: KeyId) -> Self {
-        Self { id, revoked_at: None }
-    }
-
-    /// The same parent, revoked at that time if any.
-    #[must_use]
-    pub fn with_revoked_at(self, revoked_at: Option<UnixMillis>) -> Self {
-        Self { revoked_at, ..self }
-    }
-
-    /// Which key it is.
-    #[must_use]
-    pub const fn id(&self) -> &KeyId {
-        &self.id
-    }
-
-    /// Since when it is revoked.
-    #[must_use]
-    pub const fn revoked_at(&self) -> Option<UnixMillis> {
-        self.revoked_at
-    }
 }
 
 /// What a store keeps of a key: everything but the key.

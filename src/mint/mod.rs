@@ -220,7 +220,7 @@ impl<S: KeyAdmin> Keys<S> {
         let lifetime = checks::lifetime(token.lifetime, bounds.lifetimes, left)?;
         let record = record
             .with_environment(parent.environment())
-            .with_parent(Some(Parent::new(parent.key_id().clone())))
+            .with_parent(Some(Parent::of(parent.record())))
             .with_expires_at(Some(now.saturating_add(lifetime)))
             .with_grants(grants);
         let twin = if bounds.twin { self.twin(&record).map_err(from_key)? } else { None };

@@ -21,6 +21,8 @@ pub enum Bug {
     FindsByHalfADigest,
     LooksForPreviousFirst,
     LosesThePlan,
+    ParentsPlanStaysBehind,
+    ParentsLineStaysBehind,
     KeepsSeconds,
     KeepsSignedNumbers,
     TrimsAccounts,
@@ -70,6 +72,8 @@ pub const ALL: &[(Bug, &str)] = &[
     (Bug::FindsByHalfADigest, "lookup_finds_by_the_whole_digest"),
     (Bug::LooksForPreviousFirst, "lookup_either_finds_either"),
     (Bug::LosesThePlan, "every_field_survives"),
+    (Bug::ParentsPlanStaysBehind, "a_parents_line_and_plan_travel_with_its_children"),
+    (Bug::ParentsLineStaysBehind, "a_parents_line_and_plan_travel_with_its_children"),
     (Bug::KeepsSeconds, "every_field_survives"),
     (Bug::KeepsSignedNumbers, "every_field_survives"),
     (Bug::TrimsAccounts, "hostile_texts_survive"),
@@ -166,9 +170,18 @@ impl Wrong {
     fn shown(&self, record: &Arc<KeyRecord>) -> Arc<KeyRecord> {
         let record = KeyRecord::clone(record);
         let last = *self.0.last_revocation.lock().unwrap();
-        let parent = record.parent().map(|parent| Parent::new(parent.id().clone()));
+        let parent = record.parent().cloned();
         Arc::new(match self.0.bug {
-            Bug::ForgetsChildren => record.with_parent(parent),
+            Bug::ForgetsChildren => {
+                record.with_parent(parent.map(|parent| parent.with_revoked_at(None)))
+            }
+            Bug::ParentsPlanStaysBehind => {
+                record.with_parent(parent.map(|parent| parent.with_plan(Plan::unbounded())))
+            }
+            Bug::ParentsLineStaysBehind => {
+                let alone = |parent: Parent| parent.clone().with_line(parent.id().clone());
+                record.with_parent(parent.map(alone))
+            }
             Bug::SuccessorsAreStrangers => {
                 let own = record.id().clone();
                 record.with_line(own)

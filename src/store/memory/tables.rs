@@ -84,8 +84,9 @@ impl Tables {
         }
         // A parent may be revoked between its request and the insert of what it minted.
         let parent = record.parent().map(|parent| {
-            let known = self.find(parent.id()).and_then(|parent| parent.revoked_at());
-            parent.clone().with_revoked_at(known.or(parent.revoked_at()))
+            let known = self.find(parent.id()).map(|record| Parent::of(record));
+            let revoked_at = known.as_ref().and_then(Parent::revoked_at).or(parent.revoked_at());
+            known.unwrap_or_else(|| parent.clone()).with_revoked_at(revoked_at)
         });
         self.add(record.with_parent(parent));
         Inserted::Yes
@@ -138,9 +139,11 @@ impl Tables {
             let children = self.children.get(root).map(|children| children.all.clone());
             for child in &children.unwrap_or_default() {
                 revoked.extend(self.change(child, |record| {
-                    let first = record.parent().and_then(Parent::revoked_at).unwrap_or(stamp.at());
-                    let parent = Parent::new(root.clone()).with_revoked_at(Some(first));
-                    record.with_parent(Some(parent))
+                    let parent = record.parent().cloned().map(|parent| {
+                        let first = parent.revoked_at().unwrap_or(stamp.at());
+                        parent.with_revoked_at(Some(first))
+                    });
+                    record.with_parent(parent)
                 }));
             }
         }

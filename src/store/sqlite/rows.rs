@@ -15,7 +15,8 @@ macro_rules! select_records {
     ($which:literal) => {
         concat!(
             "SELECT k.id, k.digest, k.algorithm, k.account, k.kind, k.environment, k.parent, ",
-            "coalesce(k.parent_revoked_at, p.revoked_at) AS parent_revoked_at, k.line, k.successor, ",
+            "coalesce(k.parent_revoked_at, p.revoked_at) AS parent_revoked_at, ",
+            "p.line AS parent_line, p.grants AS parent_grants, k.line, k.successor, ",
             "k.hint_prefix, k.hint_last_four, k.created_at, k.expires_at, k.revoked_at, ",
             "k.last_used_at, k.grants FROM keys k LEFT JOIN keys p ON p.id = k.parent ",
             $which
@@ -26,8 +27,6 @@ pub(super) use select_records;
 
 /// The record of a row of [`select_records`].
 pub(super) fn record(row: &Row<'_>) -> Result<KeyRecord, Fault> {
-    let parent = column::<Option<Box<str>>>(row, "parent")?.map(|id| Parent::new(id_of(id)));
-    let parent_revoked_at = time(row, "parent_revoked_at")?;
     let hint = column::<Option<Box<str>>>(row, "hint_prefix")?
         .zip(column::<Option<Box<str>>>(row, "hint_last_four")?)
         .map(|(prefix, last_four)| KeyHint::new(prefix, last_four));
@@ -40,13 +39,26 @@ pub(super) fn record(row: &Row<'_>) -> Result<KeyRecord, Fault> {
     Ok(record
         .with_algorithm(algorithm(row)?)
         .with_environment(environment(row)?)
-        .with_parent(parent.map(|parent| parent.with_revoked_at(parent_revoked_at)))
+        .with_parent(parent(row)?)
         .with_successor(column::<Option<Box<str>>>(row, "successor")?.map(id_of))
         .with_hint(hint)
         .with_expires_at(time(row, "expires_at")?)
         .with_revoked_at(time(row, "revoked_at")?)
         .with_last_used_at(time(row, "last_used_at")?)
         .with_grants(stored::grants_from_text(&column::<Box<str>>(row, "grants")?)?))
+}
+
+/// The key that minted the one of the row, as it is now; one that is not in the table, as it was.
+fn parent(row: &Row<'_>) -> Result<Option<Parent>, Fault> {
+    let Some(id) = column::<Option<Box<str>>>(row, "parent")? else { return Ok(None) };
+    let mut parent = Parent::new(id_of(id)).with_revoked_at(time(row, "parent_revoked_at")?);
+    if let Some(line) = column::<Option<Box<str>>>(row, "parent_line")? {
+        parent = parent.with_line(id_of(line));
+    }
+    if let Some(grants) = column::<Option<Box<str>>>(row, "parent_grants")? {
+        parent = parent.with_plan(*stored::grants_from_text(&grants)?.plan());
+    }
+    Ok(Some(parent))
 }
 
 /// Stores a record whose id and digest are free.
