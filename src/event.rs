@@ -119,6 +119,32 @@ pub(crate) fn store_failed(error: &StoreError) {
     );
 }
 
+/// Why a refusal as `limits_unavailable` follows, or a request passes uncounted.
+#[cfg(feature = "limit")]
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
+pub(crate) fn limits_failed(error: &StoreError) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        target: TARGET,
+        error = error as &(dyn std::error::Error + 'static),
+        "the store of limits could not answer"
+    );
+}
+
+/// A request was refused for what it would have taken.
+#[cfg(feature = "limit")]
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
+pub(crate) fn limited(rejection: Rejection, principal: Option<&Principal>) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(
+        target: TARGET,
+        reason = rejection.kind().as_str(),
+        account = principal.map(Principal::account),
+        key_id = principal.map(|principal| principal.key_id().as_str()),
+        "limited"
+    );
+}
+
 /// News of revocations no longer come from other processes.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
 pub(crate) fn news_stopped(error: &StoreError) {

@@ -33,6 +33,8 @@ mod handshake;
 mod inquiry;
 mod key;
 mod layer;
+#[cfg(feature = "limit")]
+mod limit;
 mod look;
 #[cfg(feature = "mint")]
 mod mint;
@@ -56,6 +58,11 @@ pub use http;
 pub use self::axum::MissingPrincipal;
 #[cfg(feature = "jwt")]
 pub use self::key::TokenSigner;
+#[cfg(feature = "limit")]
+pub use self::limit::{
+    Budget, Counted, Demand, Held, LimitFuture, LimitHeaders, LimitLayer, LimitService, LimitStore,
+    MemoryLimits, Payer, Reservation, Rules, Standing, Take, Taken, Usage, UsageRefused,
+};
 #[cfg(feature = "mint")]
 pub use self::mint::{
     ClientSecrets, ClientTokens, JsonBody, MintEndpoint, MintError, NewToken, RealtimeSessions,

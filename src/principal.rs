@@ -4,12 +4,14 @@ use std::{fmt, sync::Arc};
 
 use http::HeaderValue;
 
+#[cfg(feature = "limit")]
+use crate::limit::SessionPermit;
+#[cfg(feature = "session")]
+use crate::session::Held;
 use crate::{
     CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, Profile, Revocations,
     Revoked, UnixMillis, decision::Good, duty::Duty,
 };
-#[cfg(feature = "session")]
-use crate::{SessionRules, session::Held};
 
 /// Who is calling, as one request proved it. In the extensions of every request that the layer
 /// lets through.
@@ -64,11 +66,13 @@ pub struct Principal {
     protocol: Option<HeaderValue>,
     /// Where revocations are told, and the epoch from before the lookup.
     hub: Option<(Revocations, u64)>,
-    /// By what rules the session goes; the default ones if that was not said.
-    #[cfg(feature = "session")]
-    rules: Option<Arc<SessionRules>>,
+    /// How the client speaks; as the default profile says if that was not said.
+    profile: Option<Arc<Profile>>,
     /// There if somebody must guard the session.
     duty: Option<Duty>,
+    /// There if the session is one of few.
+    #[cfg(feature = "limit")]
+    permit: Option<SessionPermit>,
 }
 
 impl Principal {
@@ -82,9 +86,10 @@ impl Principal {
             model: None,
             protocol: None,
             hub: None,
-            #[cfg(feature = "session")]
-            rules: None,
+            profile: None,
             duty: None,
+            #[cfg(feature = "limit")]
+            permit: None,
         }
     }
 
@@ -99,20 +104,23 @@ impl Principal {
     }
 
     /// The same, whose session goes by the rules of `profile`.
-    #[cfg(feature = "session")]
-    pub(crate) fn with_profile(mut self, profile: &Profile) -> Self {
-        let rules = profile.session_rules();
-        let needs_guard = self.grants().max_session().is_some()
-            || !Held::by(self.grants(), self.model(), rules).is_nothing()
-            || rules.lock_when_begun();
-        self.duty = needs_guard.then(Duty::default);
-        self.rules = Some(Arc::clone(rules));
+    pub(crate) fn with_profile(mut self, profile: &Arc<Profile>) -> Self {
+        #[cfg(feature = "session")]
+        {
+            let rules = profile.session_rules();
+            let needs_guard = self.grants().max_session().is_some()
+                || !Held::by(self.grants(), self.model(), rules).is_nothing()
+                || rules.lock_when_begun();
+            self.duty = needs_guard.then(Duty::default);
+        }
+        self.profile = Some(Arc::clone(profile));
         self
     }
 
-    #[cfg(not(feature = "session"))]
-    pub(crate) fn with_profile(self, _: &Profile) -> Self {
-        self
+    /// Holds a place among the sessions at once, and with it the one that was held before.
+    #[cfg(feature = "limit")]
+    pub(crate) fn hold(&mut self, permit: impl FnOnce(Option<SessionPermit>) -> SessionPermit) {
+        self.permit = Some(permit(self.permit.take()));
     }
 
     /// There if the session must be guarded.
@@ -158,6 +166,12 @@ impl Principal {
     #[must_use]
     pub const fn accepted_at(&self) -> UnixMillis {
         self.accepted_at
+    }
+
+    /// How the client speaks. `None` for that of a [`Principal::new`].
+    #[must_use]
+    pub const fn profile(&self) -> Option<&Arc<Profile>> {
+        self.profile.as_ref()
     }
 
     /// What the key may do.
@@ -225,8 +239,12 @@ impl Principal {
     #[must_use]
     pub fn guard(&self) -> crate::SessionGuard {
         self.waive_guard();
-        let rules = self.rules.clone().unwrap_or_default();
-        crate::SessionGuard::with_rules(self.grants(), self.model.clone(), rules)
+        let rules = self.profile.as_ref().map(|profile| Arc::clone(profile.session_rules()));
+        let rules = rules.unwrap_or_default();
+        let guard = crate::SessionGuard::with_rules(self.grants(), self.model.clone(), rules);
+        #[cfg(feature = "limit")]
+        let guard = guard.with_permit(self.permit.clone());
+        guard
     }
 
     /// Says that the session needs no guard of ours, because something else keeps it to what its

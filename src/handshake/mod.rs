@@ -76,6 +76,16 @@ pub(crate) enum Handshake {
 }
 
 impl Handshake {
+    /// What `request` asks for.
+    #[cfg(feature = "limit")]
+    pub(crate) fn at<B>(request: &Request<B>) -> Self {
+        let mut lines = Lines::default();
+        for (name, line) in request.headers() {
+            lines.take(name, line);
+        }
+        Self::of(request, &lines)
+    }
+
     /// What `request` asks for, whose headers are `lines`.
     pub(crate) fn of<B>(request: &Request<B>, lines: &Lines<'_>) -> Self {
         if request.method() == Method::CONNECT {

@@ -2,8 +2,8 @@
 
 /// How much of each a key may use. The default bounds nothing.
 ///
-/// It is part of a key's [`Grants`](crate::Grants) and stored with them. Counting, and refusing what
-/// is too much, is left to what stands behind the layer.
+/// It is part of a key's [`Grants`](crate::Grants) and stored with them. `LimitLayer` (feature
+/// `limit`) counts, and refuses what is too much; without it, nothing does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {

@@ -16,6 +16,8 @@ pub use self::{
     lifetimes::Lifetimes,
     mint_fields::MintFields,
 };
+#[cfg(feature = "limit")]
+use crate::LimitHeaders;
 #[cfg(feature = "session")]
 use crate::SessionRules;
 use crate::{ConfigError, Refusal, Rejection};
@@ -94,6 +96,8 @@ pub struct Profile {
     refusals: Refusals,
     lifetimes: Lifetimes,
     mint_fields: MintFields,
+    #[cfg(feature = "limit")]
+    limit_headers: LimitHeaders,
     #[cfg(feature = "session")]
     session_rules: Arc<SessionRules>,
 }
@@ -134,6 +138,8 @@ impl Default for Profile {
             refusals: Refusals(Arc::new(Refusal::of)),
             lifetimes: Lifetimes::default(),
             mint_fields: MintFields::default(),
+            #[cfg(feature = "limit")]
+            limit_headers: LimitHeaders::default(),
             #[cfg(feature = "session")]
             session_rules: Arc::default(),
         }
@@ -229,6 +235,20 @@ impl Profile {
     #[must_use]
     pub const fn mint_fields(&self) -> &MintFields {
         &self.mint_fields
+    }
+
+    /// By which headers answers tell how much is left. The default is [`LimitHeaders::None`].
+    #[cfg(feature = "limit")]
+    #[must_use]
+    pub fn with_limit_headers(self, limit_headers: LimitHeaders) -> Self {
+        Self { limit_headers, ..self }
+    }
+
+    /// By which headers answers tell how much is left.
+    #[cfg(feature = "limit")]
+    #[must_use]
+    pub const fn limit_headers(&self) -> LimitHeaders {
+        self.limit_headers
     }
 
     /// What clients may send in a session. The default is [`SessionRules::default`].

@@ -9,6 +9,8 @@
 //! | `svara` | Bearer | | | HTTP |
 
 use super::{HeaderForm, Lifetimes, MintFields, Profile, SubprotocolForm};
+#[cfg(feature = "limit")]
+use crate::LimitHeaders;
 #[cfg(feature = "session")]
 use crate::SessionRules;
 use crate::{CloseFrame, Refusal, Rejection, RejectionKind};
@@ -33,13 +35,16 @@ const OPENAI_SESSION: [&str; 14] = [
 
 impl Profile {
     /// OpenAI Realtime: closes with 3000 and `type.code` as the reason; tokens live 10 to 7,200
-    /// seconds, 600 by default; minting takes the fields of OpenAI's schema alone.
+    /// seconds, 600 by default; minting takes the fields of OpenAI's schema alone; answers tell what
+    /// is left as OpenAI's do.
     #[must_use]
     pub fn openai() -> Self {
         let profile = Self {
             headers: [HeaderForm::bearer()].into(),
             query_names: [].into(),
             subprotocols: [SubprotocolForm::known_prefix("openai-insecure-api-key.")].into(),
+            #[cfg(feature = "limit")]
+            limit_headers: LimitHeaders::OpenAi,
             ..Self::default()
         };
         profile
@@ -93,13 +98,16 @@ impl Profile {
         profile.with_refusal(decart_refusal).with_lifetimes(Lifetimes::seconds(1, 3_600, 60))
     }
 
-    /// Svara: plain HTTP with `Authorization: Bearer`.
+    /// Svara: plain HTTP with `Authorization: Bearer`; answers tell what is left of the minute's
+    /// requests and the month's usage.
     #[must_use]
     pub fn svara() -> Self {
         Self {
             headers: [HeaderForm::bearer()].into(),
             query_names: [].into(),
             subprotocols: [].into(),
+            #[cfg(feature = "limit")]
+            limit_headers: LimitHeaders::Svara,
             ..Self::default()
         }
     }
@@ -109,7 +117,12 @@ impl Profile {
 fn openai_refusal(rejection: &Rejection) -> Refusal {
     let reason = match rejection.kind() {
         RejectionKind::Model => "invalid_request_error.invalid_model",
-        RejectionKind::StoreUnavailable => "server_error.service_unavailable",
+        RejectionKind::RateLimited => "rate_limit_error.rate_limit_exceeded",
+        RejectionKind::TooManySessions => "rate_limit_error.session_limit_exceeded",
+        RejectionKind::UsageSpent => "rate_limit_error.insufficient_quota",
+        RejectionKind::LimitsUnavailable | RejectionKind::StoreUnavailable => {
+            "server_error.service_unavailable"
+        }
         _ => "invalid_request_error.invalid_api_key",
     };
     Refusal::of(rejection).with_close(CloseFrame::fitting(3000, reason))

@@ -28,11 +28,25 @@ use crate::CredentialSource;
 pub struct Rejection {
     kind: RejectionKind,
     source: Option<CredentialSource>,
+    retry_after: Option<Duration>,
 }
 
 impl Rejection {
     pub(crate) const fn new(kind: RejectionKind, source: Option<CredentialSource>) -> Self {
-        Self { kind, source }
+        let retry_after = match kind {
+            RejectionKind::RateLimited
+            | RejectionKind::TooManySessions
+            | RejectionKind::LimitsUnavailable
+            | RejectionKind::StoreUnavailable => Some(Duration::from_secs(1)),
+            _ => None,
+        };
+        Self { kind, source, retry_after }
+    }
+
+    /// The same, when it is known better when trying again may help.
+    #[cfg(feature = "limit")]
+    pub(crate) fn with_retry_after(self, wait: Option<Duration>) -> Self {
+        Self { retry_after: wait.or(self.retry_after), ..self }
     }
 
     /// What is wrong.
@@ -47,13 +61,10 @@ impl Rejection {
         self.source
     }
 
-    /// When trying again may help, for refusals that are not the client's fault.
+    /// When trying again may help, for refusals that pass: in whole seconds.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self.kind {
-            RejectionKind::StoreUnavailable => Some(Duration::from_secs(1)),
-            _ => None,
-        }
+        self.retry_after
     }
 }
 
@@ -91,11 +102,19 @@ pub enum RejectionKind {
     Origin,
     /// The key has been used as often as it may be.
     Spent,
+    /// The key has had as many requests, or begun as many sessions, as it may in this minute.
+    RateLimited,
+    /// The key, or its account, has as many sessions open as it may.
+    TooManySessions,
+    /// So much of the month's usage is not left.
+    UsageSpent,
     /// An upgrade or CONNECT that is not a proper WebSocket handshake.
     Handshake,
     /// The inner service completed a handshake without taking on the guard that the key's session
     /// needs (`Principal::guard`). A fault of the service.
     Unguarded,
+    /// The store that counts failed, panicked or did not answer in time. Says nothing about the key.
+    LimitsUnavailable,
     /// The store failed, panicked or did not answer in time. Says nothing about the key.
     StoreUnavailable,
 }
@@ -115,8 +134,12 @@ impl RejectionKind {
             Self::Environment => "environment",
             Self::Origin => "origin",
             Self::Spent => "spent",
+            Self::RateLimited => "rate_limited",
+            Self::TooManySessions => "too_many_sessions",
+            Self::UsageSpent => "usage_spent",
             Self::Handshake => "handshake",
             Self::Unguarded => "unguarded",
+            Self::LimitsUnavailable => "limits_unavailable",
             Self::StoreUnavailable => "store_unavailable",
         }
     }

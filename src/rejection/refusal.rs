@@ -120,7 +120,11 @@ pub(super) struct Words {
 impl Words {
     /// `type` of OpenAI's error object.
     fn error_type(&self) -> &'static str {
-        if self.status.is_server_error() { "server_error" } else { "invalid_request_error" }
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
     }
 }
 
@@ -187,6 +191,27 @@ impl RejectionKind {
                           service, a test key for the rehearsal.",
                 close: (4003, "Forbidden: the API key is of another environment"),
             },
+            Self::RateLimited => Words {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: None,
+                code: "rate_limit_exceeded",
+                message: "The API key has been used too often in this minute. Wait for the next.",
+                close: (4029, "Too many requests: wait for the next minute"),
+            },
+            Self::TooManySessions => Words {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: None,
+                code: "session_limit_exceeded",
+                message: "The API key has as many sessions open as it may. Close one.",
+                close: (4029, "Too many sessions: close one"),
+            },
+            Self::UsageSpent => Words {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: None,
+                code: "insufficient_quota",
+                message: "So much of this month's usage is not left to the API key.",
+                close: (4029, "The month's usage is spent"),
+            },
             Self::Handshake => Words {
                 status: StatusCode::UPGRADE_REQUIRED,
                 challenge: None,
@@ -204,6 +229,13 @@ impl RejectionKind {
                           client sends go through it, best in a GuardedSocket; or call \
                           Principal::waive_guard() if something else does its work.",
                 close: (1011, "Internal error: the session is not guarded"),
+            },
+            Self::LimitsUnavailable => Words {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: None,
+                code: "service_unavailable",
+                message: "The limits of the API key could not be checked. Try again shortly.",
+                close: (1013, "Service unavailable: the limits could not be checked"),
             },
             Self::StoreUnavailable => Words {
                 status: StatusCode::SERVICE_UNAVAILABLE,

@@ -56,6 +56,10 @@ pub struct SessionGuard {
     rules: Arc<SessionRules>,
     state: State,
     refused: u32,
+    /// Kept for as long as the session lasts, if it is one of few.
+    #[cfg(feature = "limit")]
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    permit: Option<crate::limit::SessionPermit>,
 }
 
 /// How far the session is.
@@ -124,7 +128,15 @@ impl SessionGuard {
             rules,
             state: State::NotBegun,
             refused: 0,
+            #[cfg(feature = "limit")]
+            permit: None,
         }
+    }
+
+    /// The same, that holds a place among the sessions at once.
+    #[cfg(feature = "limit")]
+    pub(crate) fn with_permit(self, permit: Option<crate::limit::SessionPermit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// Whether nothing is locked and nothing will be, so that every text message is forwarded.

@@ -1,0 +1,220 @@
+//! Usage: reserved before it is spent, so that nobody spends more than is there.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use http::Response;
+
+use super::{
+    Counted, Demand, Held, Standing, Taken,
+    headers::tightest,
+    layer::{Limits, in_time, take},
+};
+use crate::{
+    CredentialSource, FromBytes, MakeBody, Profile, Rejection, RejectionKind, event,
+    handshake::Handshake, rejection, service::Refused,
+};
+
+/// The usage of whoever sent a request: in the extensions of every request with a
+/// [`Principal`](crate::Principal) that [`LimitLayer`](super::LimitLayer) lets through. Cheap to
+/// clone.
+///
+/// ```
+/// use tower_realtime_auth::{Usage, UsageRefused};
+///
+/// /// One unit for each byte of text, if it can be spoken.
+/// async fn speak(usage: &Usage, text: &str) -> Result<(), UsageRefused> {
+///     let reserved = usage.reserve(text.len() as u64).await?;
+///     if synthesize(text).is_ok() {
+///         reserved.commit();
+///     } // Else it is given back.
+///     Ok(())
+/// }
+/// # fn synthesize(text: &str) -> Result<(), ()> { Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Usage(Arc<Inner>);
+
+struct Inner {
+    limits: Arc<Limits>,
+    /// None where nothing limits it, or it is a rehearsal.
+    demands: Vec<Demand>,
+    /// The tightest, as the store last told this request.
+    standing: Mutex<Option<Standing>>,
+    profile: Arc<Profile>,
+    source: Option<CredentialSource>,
+}
+
+impl Usage {
+    /// Of a request with these demands, of which the usage is one or more, or none.
+    pub(super) fn of(
+        limits: Arc<Limits>,
+        demands: &[Demand],
+        standings: &[Standing],
+        (profile, source): (Arc<Profile>, Option<CredentialSource>),
+    ) -> Self {
+        let standing = Mutex::new(tightest(Counted::Usage, demands, standings));
+        let is_usage = |demand: &&Demand| demand.budget().counted() == Counted::Usage;
+        let demands = demands.iter().filter(is_usage).cloned().collect();
+        Self(Arc::new(Inner { limits, demands, standing, profile, source }))
+    }
+
+    /// How the month's usage stands, as this request was last told. `None`: without a limit. A
+    /// test key has none.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        *self.lock()
+    }
+
+    /// Takes so much of the month's usage, until it is [committed](Reservation::commit) or given
+    /// back.
+    ///
+    /// # Errors
+    /// If so much is not left, of the key's plan or of that which its parent has; and if the store
+    /// fails or does not answer in time, unless the layer
+    /// [lets pass](super::LimitLayer::with_failing_open) then.
+    pub async fn reserve(&self, amount: u64) -> Result<Reservation, UsageRefused> {
+        let reserved =
+            |held| Reservation { usage: self.clone(), amount, standing: self.standing(), held };
+        let Inner { limits, demands, .. } = &*self.0;
+        if demands.is_empty() {
+            return Ok(reserved(Held::nothing()));
+        }
+        let demands: Vec<_> =
+            demands.iter().map(|demand| demand.clone().with_amount(amount)).collect();
+        let now = limits.clock.now();
+        let answer = match take(limits, &demands, now).try_now() {
+            Ok(answer) => answer,
+            Err(take) => in_time(limits, take).await,
+        };
+        match answer {
+            Ok(Taken::Granted { standings, held }) => {
+                *self.lock() = tightest(Counted::Usage, &demands, &standings);
+                Ok(reserved(held))
+            }
+            Ok(Taken::Refused { standings, by }) => {
+                *self.lock() = tightest(Counted::Usage, &demands, &standings);
+                let wait = standings.get(by).map(|standing| standing.wait(now));
+                let rejection = self.rejection(RejectionKind::UsageSpent);
+                Err(self.refused(rejection.with_retry_after(wait)))
+            }
+            Err(error) => {
+                event::limits_failed(&error);
+                if limits.failing_open {
+                    return Ok(reserved(Held::nothing()));
+                }
+                Err(self.refused(self.rejection(RejectionKind::LimitsUnavailable)))
+            }
+        }
+    }
+
+    fn rejection(&self, kind: RejectionKind) -> Rejection {
+        Rejection::new(kind, self.0.source)
+    }
+
+    fn refused(&self, rejection: Rejection) -> UsageRefused {
+        UsageRefused { rejection, profile: Arc::clone(&self.0.profile) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.0.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Usage").field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+/// Usage that is taken and not yet spent. Dropped, it is given back.
+#[must_use = "a reservation that is dropped is given back"]
+#[derive(Debug)]
+pub struct Reservation {
+    usage: Usage,
+    amount: u64,
+    /// As it was when this was taken.
+    standing: Option<Standing>,
+    held: Held,
+}
+
+impl Reservation {
+    /// How much it is.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Spends it for good.
+    pub fn commit(mut self) {
+        std::mem::take(&mut self.held).keep();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.held.is_nothing() {
+            return;
+        }
+        drop(std::mem::take(&mut self.held));
+        let mut standing = self.usage.lock();
+        // Nothing goes back into a month that has begun since.
+        let month = self.standing.map(|standing| standing.resets_at());
+        if standing.map(|standing| standing.resets_at()) == month {
+            *standing = standing.map(|standing| standing.given_back(self.amount));
+        }
+    }
+}
+
+/// Why usage was not reserved: what was asked for is not left (429), or nobody can tell (503).
+#[derive(Clone)]
+pub struct UsageRefused {
+    rejection: Rejection,
+    profile: Arc<Profile>,
+}
+
+impl UsageRefused {
+    /// The reason, and when trying again may help.
+    #[must_use]
+    pub const fn rejection(&self) -> &Rejection {
+        &self.rejection
+    }
+
+    /// What to answer, in the words of the profile.
+    #[must_use]
+    pub fn response<B>(&self) -> Response<B>
+    where
+        B: From<Bytes>,
+    {
+        self.response_by(&FromBytes)
+    }
+
+    /// The same, for bodies without `From<Bytes>`.
+    #[must_use]
+    pub fn response_by<M, B>(&self, make_body: &M) -> Response<B>
+    where
+        M: MakeBody<B>,
+    {
+        let (rejection, profile) = (self.rejection, Arc::clone(&self.profile));
+        let handshake = Handshake::None;
+        let refused = Refused { rejection, handshake, profile, presented: 1, began: None };
+        rejection::respond(&refused, false, make_body)
+    }
+}
+
+impl fmt::Display for UsageRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rejection.fmt(f)
+    }
+}
+
+impl fmt::Debug for UsageRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UsageRefused").field(&self.rejection).finish()
+    }
+}
+
+impl std::error::Error for UsageRefused {}
