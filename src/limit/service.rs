@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version};
+use http::{HeaderMap, Request, Response, Version};
 use tower_service::Service;
 
 use super::{
@@ -18,6 +18,8 @@ use super::{
     permit::SessionPermit,
     rules::{Rules, RulesOf, demands},
 };
+#[cfg(feature = "close")]
+use crate::rejection::HandedBack;
 use crate::{
     FromBytes, MakeBody, Principal, Profile, Rejection, RejectionKind, StoreError, UnixMillis,
     event, handshake::Handshake, rejection, service::Refused,
@@ -168,7 +170,7 @@ impl<M> Gate<M> {
 
     fn refuse<B, R>(
         &self,
-        request: &Request<B>,
+        request: &mut Request<B>,
         asking: &Asking,
         kind: RejectionKind,
         wait: Option<Duration>,
@@ -187,8 +189,19 @@ impl<M> Gate<M> {
             Refused { rejection, handshake: *handshake, profile, presented: 1, began: None };
         let is_http1 = request.version() <= Version::HTTP_11;
         let mut response = rejection::respond(&refused, is_http1, &self.make_body);
+        let mut headers = HeaderMap::new();
         if let Some(told) = told {
-            refused.profile.limit_headers().tell(&told, response.headers_mut());
+            refused.profile.limit_headers().tell(&told, &mut headers);
+        }
+        response.headers_mut().extend(headers.clone());
+        // A browser cannot read this answer: the layer outside completes its handshake instead.
+        #[cfg(feature = "close")]
+        if handshake.is_websocket() {
+            let mut handed = Request::new(());
+            *handed.version_mut() = request.version();
+            mem::swap(handed.headers_mut(), request.headers_mut());
+            mem::swap(handed.extensions_mut(), request.extensions_mut());
+            response.extensions_mut().insert(HandedBack::new(handed, refused, headers));
         }
         response
     }

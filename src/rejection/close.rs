@@ -16,7 +16,6 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use futures_util::future::select;
 use http::{
     Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode,
@@ -37,7 +36,7 @@ use super::{
     lingering::Lingering,
 };
 use crate::{
-    CredentialSource, MakeBody,
+    CredentialSource,
     handshake::{Handshake, select_to_refuse},
     layer::Config,
     service::Refused,
@@ -211,16 +210,15 @@ impl Drop for Permit {
     }
 }
 
-/// Refuses by completing the handshake, if the mode wants it and the handshake allows it.
-pub(crate) fn try_close<B, M, R>(
+/// Refuses by completing the handshake, if the mode wants it and the handshake allows it. It is
+/// answered with `protocol`, if that is known already.
+pub(crate) fn try_close<B, R>(
     mut request: Request<B>,
     refused: &Refused,
+    protocol: Option<HeaderValue>,
     config: &Config,
-    make_body: &M,
-) -> Option<Response<R>>
-where
-    M: MakeBody<R>,
-{
+    no_body: impl FnOnce() -> R,
+) -> Option<Response<R>> {
     let Refused { rejection, handshake, profile, .. } = refused;
     let (rejection, handshake) = (*rejection, *handshake);
     let Config { closing, runtime, .. } = config;
@@ -230,10 +228,13 @@ where
     // Only a server that can upgrade leaves this; it is taken, not cloned, because a second
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = select_to_refuse(request.headers(), profile)?;
+    let protocol = match protocol {
+        None => select_to_refuse(request.headers(), profile)?,
+        known => known,
+    };
     let permit = closing.permit(request.extensions())?;
 
-    let mut response = Response::new(make_body.make(Bytes::new()));
+    let mut response = Response::new(no_body());
     *response.status_mut() = match handshake {
         Handshake::Http2 => StatusCode::OK,
         _ => StatusCode::SWITCHING_PROTOCOLS,

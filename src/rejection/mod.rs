@@ -6,6 +6,8 @@
 #[cfg(feature = "close")]
 mod close;
 mod close_frame;
+#[cfg(all(feature = "close", feature = "limit"))]
+mod door;
 #[cfg(feature = "close")]
 mod frame;
 mod http;
@@ -19,6 +21,8 @@ use std::{fmt, time::Duration};
 pub(crate) use self::close::try_close;
 #[cfg(feature = "close")]
 pub use self::close::{Closing, RefusalMode};
+#[cfg(all(feature = "close", feature = "limit"))]
+pub(crate) use self::door::{Door, HandedBack};
 pub(crate) use self::http::respond;
 pub use self::{close_frame::CloseFrame, refusal::Refusal};
 use crate::CredentialSource;

@@ -334,6 +334,8 @@ fn named(number: usize) -> Budget {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// All or none, in every order, with several demands of one budget too.
     #[test]
     fn memory_counts_as_a_list_of_all_that_was_taken(steps in steps()) {

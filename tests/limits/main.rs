@@ -2,6 +2,7 @@
 
 mod contract;
 mod counting;
+mod door;
 mod headers;
 mod sessions;
 #[path = "../support/mod.rs"]
