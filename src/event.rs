@@ -145,6 +145,17 @@ pub(crate) fn limited(rejection: Rejection, principal: Option<&Principal>) {
     );
 }
 
+/// The inner service let a session begin whose place among those at once nobody holds.
+#[cfg(feature = "limit")]
+pub(crate) fn uncounted() {
+    #[cfg(feature = "tracing")]
+    tracing::error!(
+        target: TARGET,
+        "the service completed a handshake and kept neither the Principal nor its guard, and the \
+         sessions of the key are counted: answered with 500"
+    );
+}
+
 /// News of revocations no longer come from other processes.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "nobody listens"))]
 pub(crate) fn news_stopped(error: &StoreError) {

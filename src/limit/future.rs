@@ -32,7 +32,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F, P, R> {
         Asking { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, ending: Option<Ending> },
+        Inner { #[pin] future: F, ending: Option<Ending<R>> },
         Refused { response: Option<Response<R>> },
     }
 }
@@ -42,7 +42,7 @@ impl<F, P, R> LimitFuture<F, P, R> {
         Self { state: State::Asking { parked: Some(Box::new(parked)) } }
     }
 
-    pub(super) const fn inner(future: F, ending: Option<Ending>) -> Self {
+    pub(super) const fn inner(future: F, ending: Option<Ending<R>>) -> Self {
         Self { state: State::Inner { future, ending } }
     }
 

@@ -32,7 +32,8 @@ use crate::{Answer, Clock, FromBytes, Runtime, StoreError, SystemClock, UnixMill
 ///
 /// A WebSocket handshake takes one of the key's sessions at once. That one is free again when the
 /// last clone of the request's `Principal` is dropped, and of the guard that was made from it: a
-/// session keeps one of them for as long as it lasts.
+/// session keeps one of them for as long as it lasts. (A handshake that completes when none of them
+/// is left would not be counted: it is answered with 500.)
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -15,7 +15,7 @@ use super::{
     future::{LimitFuture, Parked},
     headers::{Told, tightest},
     layer::{Limits, take},
-    permit::SessionPermit,
+    permit::{SessionPermit, Watch},
     rules::{Rules, RulesOf, demands},
 };
 #[cfg(feature = "close")]
@@ -88,14 +88,30 @@ pub(super) struct Asking {
 }
 
 /// What the answer to a request tells at its end, when its usage is known.
-pub(super) struct Ending {
+pub(super) struct Ending<R> {
     headers: LimitHeaders,
     told: Told,
     usage: Usage,
+    counted: Option<CountedSession<R>>,
 }
 
-impl Ending {
-    pub(super) fn apply<R>(self, response: &mut Response<R>) {
+/// A session that may not begin without its place: one that nobody holds would not be counted.
+struct CountedSession<R> {
+    handshake: Handshake,
+    place: Watch,
+    /// What is answered if nobody does.
+    refusal: Box<Response<R>>,
+}
+
+impl<R> Ending<R> {
+    pub(super) fn apply(self, response: &mut Response<R>) {
+        if let Some(CountedSession { handshake, place, refusal }) = self.counted
+            && handshake.is_completed_by(response)
+            && place.is_given_back()
+        {
+            event::uncounted();
+            *response = *refusal;
+        }
         let told = Told { usage: self.usage.standing(), ..self.told };
         self.headers.tell(&told, response.headers_mut());
     }
@@ -129,7 +145,7 @@ impl<M> Gate<M> {
         request: &mut Request<B>,
         asking: Asking,
         answer: Result<Taken, StoreError>,
-    ) -> Result<Ending, Response<R>>
+    ) -> Result<Ending<R>, Response<R>>
     where
         M: MakeBody<R>,
     {
@@ -155,17 +171,29 @@ impl<M> Gate<M> {
                 (Vec::new(), Held::nothing())
             }
         };
-        let mut source = None;
+        let (mut source, mut place) = (None, None);
         if let Some(principal) = request.extensions_mut().get_mut::<Principal>() {
             source = Some(principal.source());
             if !held.is_nothing() {
-                principal.hold(|before| SessionPermit::new(held, before));
+                principal.hold(|before| {
+                    let permit = SessionPermit::new(held, before);
+                    place = Some(permit.watch());
+                    permit
+                });
             }
         }
+        let counted = place.map(|place| {
+            let rejection = Rejection::new(RejectionKind::Uncounted, source);
+            let (handshake, profile) = (asking.handshake, Arc::clone(profile));
+            let refused = Refused { rejection, handshake, profile, presented: 1, began: None };
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let refusal = rejection::respond(&refused, is_http1, &self.make_body);
+            CountedSession { handshake, place, refusal: Box::new(refusal) }
+        });
         let of = (Arc::clone(profile), source);
         let usage = Usage::of(Arc::clone(&self.limits), demands, &standings, of);
         request.extensions_mut().insert(usage.clone());
-        Ok(Ending { headers: profile.limit_headers(), told: told(&standings), usage })
+        Ok(Ending { headers: profile.limit_headers(), told: told(&standings), usage, counted })
     }
 
     fn refuse<B, R>(

@@ -117,6 +117,9 @@ pub enum RejectionKind {
     /// The inner service completed a handshake without taking on the guard that the key's session
     /// needs (`Principal::guard`). A fault of the service.
     Unguarded,
+    /// The inner service completed a handshake and kept neither the `Principal` nor its guard, so that
+    /// a session that is one of few would not be counted. A fault of the service.
+    Uncounted,
     /// The store that counts failed, panicked or did not answer in time. Says nothing about the key.
     LimitsUnavailable,
     /// The store failed, panicked or did not answer in time. Says nothing about the key.
@@ -143,6 +146,7 @@ impl RejectionKind {
             Self::UsageSpent => "usage_spent",
             Self::Handshake => "handshake",
             Self::Unguarded => "unguarded",
+            Self::Uncounted => "uncounted",
             Self::LimitsUnavailable => "limits_unavailable",
             Self::StoreUnavailable => "store_unavailable",
         }

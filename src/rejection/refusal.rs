@@ -230,6 +230,15 @@ impl RejectionKind {
                           Principal::waive_guard() if something else does its work.",
                 close: (1011, "Internal error: the session is not guarded"),
             },
+            Self::Uncounted => Words {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                challenge: None,
+                code: "session_not_counted",
+                message: "The sessions of this API key are counted, and the service lets go of \
+                          this one's place. To its author: keep the Principal of the request, or \
+                          the guard made from it, for as long as the session lasts.",
+                close: (1011, "Internal error: the session is not counted"),
+            },
             Self::LimitsUnavailable => Words {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 challenge: None,

@@ -106,6 +106,7 @@ impl Service<Request<()>> for Sessions {
                 "/panics" => resume_unwind(Box::new("the handler panics")),
                 _ => {
                     response.extensions_mut().insert(Arc::new(session));
+                    response.headers_mut().insert("upgrade", "websocket".parse().expect("a value"));
                     101.try_into().expect("a status")
                 }
             };
@@ -235,6 +236,27 @@ fn a_session_lasts_as_long_as_its_last_trace() {
     drop(socket);
     drop(begin());
     assert!(!is_taken());
+}
+
+/// A service that keeps nothing of the principal would have sessions that nobody counts.
+#[tokio::test]
+async fn a_session_whose_place_nobody_holds_does_not_begin() {
+    let layer = LimitLayer::new(MemoryLimits::new());
+    let careless = tower::service_fn(async |request: Request<()>| {
+        let mut response = Response::new(Body::default());
+        let status = if request.uri().path() == "/refused" { 403 } else { 101 };
+        *response.status_mut() = status.try_into().expect("a status");
+        response.headers_mut().insert("upgrade", "websocket".parse().expect("a value"));
+        Ok::<_, Infallible>(response)
+    });
+    let service = layer.layer(careless);
+    let (capped, free) = (capped(), record(Plan::default().with_sessions_per_minute(9)));
+    let response = answer(&service, to(&capped, "/"));
+    assert_eq!(kind(&response), Some(RejectionKind::Uncounted));
+    assert_eq!((response.status().as_u16(), header(&response, "upgrade")), (500, None));
+    assert_eq!(json(response).await["error"]["code"], "session_not_counted");
+    assert_eq!(answer(&service, to(&capped, "/refused")).status(), 403);
+    assert_eq!(answer(&service, to(&free, "/")).status(), 101, "nothing is to be held");
 }
 
 #[tokio::test]
