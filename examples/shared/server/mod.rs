@@ -27,8 +27,9 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, ClientTokens, Environment, KeyError, KeyId, Keys, NewKey, Policy,
-    Profile, RealtimeAuthLayer, RealtimeSessions, SqliteOptions, StoreError, TranscriptionSessions,
+    ApiKey, ClientSecrets, ClientTokens, Environment, KeyError, KeyId, Keys, LimitLayer,
+    MemoryLimits, NewKey, Policy, Profile, RealtimeAuthLayer, RealtimeSessions, SqliteOptions,
+    StoreError, TranscriptionSessions,
 };
 
 use self::{greeting::greet, signing::Signing, store::StoreName, tls::Tls};
@@ -136,7 +137,8 @@ pub async fn run(
     let app = RealtimeAuthLayer::new(keys.clone())
         .with_profile(profile)
         .with_policy(move |_, uri| policy(paths, &decart, uri))
-        .layer(api);
+        // Behind it, because it is the key whose plan counts.
+        .layer(LimitLayer::new(MemoryLimits::new()).layer(api));
 
     let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
     println!("listening on {scheme}://{address}");
