@@ -12,13 +12,12 @@ use http::{HeaderValue, Request, Response, header::SEC_WEBSOCKET_PROTOCOL};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-#[cfg(all(feature = "close", feature = "limit"))]
-use crate::rejection::{Door, HandedBack};
 use crate::{
     KeyStore, MakeBody, Rejection, Use,
     duty::Guarded,
     handshake::Handshake,
     inquiry::{Accepted, Inquiry},
+    rejection::is_refused,
     service::Auth,
 };
 
@@ -49,61 +48,34 @@ pub(crate) struct Completion<R> {
     reserved: Option<Use>,
     /// The session, if somebody must guard it.
     guarded: Option<Guarded<R>>,
-    /// By which a handshake leaves that is refused further in.
-    #[cfg(all(feature = "close", feature = "limit"))]
-    door: Option<Door<R>>,
 }
 
 impl<R> Completion<R> {
-    pub(crate) const fn new(
+    /// `None` if there is nothing to do.
+    pub(crate) fn new(
         handshake: Handshake,
         protocol: Option<HeaderValue>,
         reserved: Option<Use>,
         guarded: Option<Guarded<R>>,
-    ) -> Self {
-        Self {
-            handshake,
-            protocol,
-            reserved,
-            guarded,
-            #[cfg(all(feature = "close", feature = "limit"))]
-            door: None,
-        }
+    ) -> Option<Self> {
+        let something = protocol.is_some() || reserved.is_some() || guarded.is_some();
+        something.then_some(Self { handshake, protocol, reserved, guarded })
     }
 
-    #[cfg(all(feature = "close", feature = "limit"))]
-    pub(crate) fn with_door(self, door: Option<Door<R>>) -> Self {
-        Self { door, ..self }
-    }
-
-    /// `None` if there is nothing to do.
-    pub(crate) fn if_any(self) -> Option<Self> {
-        let something =
-            self.protocol.is_some() || self.reserved.is_some() || self.guarded.is_some();
-        #[cfg(all(feature = "close", feature = "limit"))]
-        let something = something || self.door.is_some();
-        something.then_some(self)
-    }
-
-    /// Names the subprotocol, unless the inner service named one, and spends the use. If the
-    /// response completes nothing, or nobody guards what must be, the use goes back to the key.
+    /// Names the subprotocol, unless the inner service named one, and spends the use. If no session
+    /// begins with the response, or nobody guards one that must be, the use goes back to the key.
     fn apply(self, response: &mut Response<R>) {
-        #[cfg(all(feature = "close", feature = "limit"))]
-        if let Some(handed) = HandedBack::take(response) {
-            if let Some(door) = self.door {
-                door.close(handed, self.protocol, response);
-            }
+        if !self.handshake.is_completed_by(response) {
             return;
         }
-        if !self.handshake.is_completed_by(response)
-            || self.guarded.is_some_and(|guarded| guarded.refuse(response))
-        {
+        let begins = !is_refused(response);
+        if begins && self.guarded.is_some_and(|guarded| guarded.refuse(response)) {
             return;
         }
         if let Some(protocol) = self.protocol {
             response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
         }
-        if let Some(reserved) = self.reserved {
+        if let Some(reserved) = self.reserved.filter(|_| begins) {
             reserved.commit();
         }
     }

@@ -125,7 +125,7 @@ impl Inquiry {
                                 let redeemed = ask(|| store.redeem(&good.record));
                                 self.step = Step::Redeeming(good, redeemed);
                             } else {
-                                let principal = self.principal(good, source, now, store);
+                                let principal = self.principal(good, source, now, auth);
                                 return Poll::Ready(Ok(Accepted { principal, reserved: None }));
                             }
                         }
@@ -133,7 +133,7 @@ impl Inquiry {
                 }
                 Step::Redeeming(good, redeemed) => match settle(redeemed, cx.as_deref_mut()) {
                     Ok(Ok(Some(reserved))) => {
-                        let principal = self.principal(good, source, auth.keys.now(), store);
+                        let principal = self.principal(good, source, auth.keys.now(), auth);
                         let reserved = Some(reserved);
                         return Poll::Ready(Ok(Accepted { principal, reserved }));
                     }
@@ -167,16 +167,17 @@ impl Inquiry {
     }
 
     /// Who is calling by a good key.
-    fn principal(
+    fn principal<S: KeyStore, M>(
         &self,
         good: Good,
         source: CredentialSource,
         now: UnixMillis,
-        store: &impl KeyStore,
+        auth: &Auth<S, M>,
     ) -> Principal {
+        let store = auth.keys.store();
         note_use(store, &good.record, now);
         let hub = store.revocations().map(|hub| (hub.clone(), self.epoch));
-        Principal::of(good, source, now, hub).with_profile(&self.profile)
+        Principal::of(good, source, now, hub, &self.profile, &auth.config)
     }
 
     fn pass_over(&mut self, source: CredentialSource, kind: RejectionKind) {

@@ -10,7 +10,7 @@ use crate::limit::SessionPermit;
 use crate::session::Held;
 use crate::{
     CredentialSource, Environment, Grants, KeyId, KeyKind, KeyRecord, Profile, Revocations,
-    Revoked, UnixMillis, decision::Good, duty::Duty,
+    Revoked, UnixMillis, decision::Good, duty::Duty, layer::Config,
 };
 
 /// Who is calling, as one request proved it. In the extensions of every request that the layer
@@ -73,6 +73,9 @@ pub struct Principal {
     /// There if the session is one of few.
     #[cfg(feature = "limit")]
     permit: Option<SessionPermit>,
+    /// How the layer closes handshakes, for those who refuse them further in.
+    #[cfg(feature = "limit")]
+    config: Option<Arc<Config>>,
 }
 
 impl Principal {
@@ -90,31 +93,47 @@ impl Principal {
             duty: None,
             #[cfg(feature = "limit")]
             permit: None,
+            #[cfg(feature = "limit")]
+            config: None,
         }
     }
 
+    /// Of a good key, for a session that goes by the rules of `profile`, let in by a layer with
+    /// `config`.
+    #[cfg_attr(not(feature = "limit"), expect(unused_variables))]
     pub(crate) fn of(
         good: Good,
         source: CredentialSource,
         accepted_at: UnixMillis,
         hub: Option<(Revocations, u64)>,
+        profile: &Arc<Profile>,
+        config: &Arc<Config>,
     ) -> Self {
         let Good { record, model } = good;
-        Self { model, hub, ..Self::new(record, source, accepted_at) }
+        #[cfg(feature = "session")]
+        let needs_guard = {
+            let (grants, rules) = (record.grants(), profile.session_rules());
+            grants.max_session().is_some()
+                || !Held::by(grants, model.as_deref(), rules).is_nothing()
+                || rules.lock_when_begun()
+        };
+        #[cfg(not(feature = "session"))]
+        let needs_guard = false;
+        Self {
+            model,
+            hub,
+            profile: Some(Arc::clone(profile)),
+            duty: needs_guard.then(Duty::default),
+            #[cfg(feature = "limit")]
+            config: Some(Arc::clone(config)),
+            ..Self::new(record, source, accepted_at)
+        }
     }
 
-    /// The same, whose session goes by the rules of `profile`.
-    pub(crate) fn with_profile(mut self, profile: &Arc<Profile>) -> Self {
-        #[cfg(feature = "session")]
-        {
-            let rules = profile.session_rules();
-            let needs_guard = self.grants().max_session().is_some()
-                || !Held::by(self.grants(), self.model(), rules).is_nothing()
-                || rules.lock_when_begun();
-            self.duty = needs_guard.then(Duty::default);
-        }
-        self.profile = Some(Arc::clone(profile));
-        self
+    /// How the layer that let it in is configured.
+    #[cfg(feature = "limit")]
+    pub(crate) const fn config(&self) -> Option<&Arc<Config>> {
+        self.config.as_ref()
     }
 
     /// Holds a place among the sessions at once, and with it the one that was held before.
@@ -128,8 +147,9 @@ impl Principal {
         self.duty.as_ref()
     }
 
-    pub(crate) fn with_protocol(self, protocol: Option<HeaderValue>) -> Self {
-        Self { protocol, ..self }
+    pub(crate) fn with_protocol(mut self, protocol: Option<HeaderValue>) -> Self {
+        self.protocol = protocol;
+        self
     }
 
     /// Whose key it is.

@@ -6,8 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-#[cfg(feature = "close")]
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version};
 use tower_service::Service;
 
@@ -174,12 +172,7 @@ impl<S: KeyStore, M> Auth<S, M> {
             Guarded::new(duty, principal.key_id().clone(), refusal)
         });
         request.extensions_mut().insert(principal);
-        let completion = Completion::new(*handshake, protocol.or(entry), reserved, guarded);
-        #[cfg(all(feature = "close", feature = "limit"))]
-        let completion = completion.with_door(handshake.is_websocket().then(|| {
-            rejection::Door::new(Arc::clone(&self.config), self.make_body.make(Bytes::new()))
-        }));
-        completion.if_any()
+        Completion::new(*handshake, protocol.or(entry), reserved, guarded)
     }
 
     /// Answers a refused request, by the door that its client can see through.
@@ -188,14 +181,7 @@ impl<S: KeyStore, M> Auth<S, M> {
         M: MakeBody<R>,
     {
         event::refused(refused, &self.config, || self.keys.now());
-        let is_http1 = request.version() <= Version::HTTP_11;
-        #[cfg(feature = "close")]
-        if let Some(response) = rejection::try_close(request, refused, None, &self.config, || {
-            self.make_body.make(Bytes::new())
-        }) {
-            return response;
-        }
-        rejection::respond(refused, is_http1, &self.make_body)
+        rejection::answer(request, refused, Some(&self.config), &self.make_body)
     }
 }
 
@@ -207,7 +193,7 @@ fn pass<B, R>(
 ) -> Option<Completion<R>> {
     request.extensions_mut().remove::<Principal>();
     let (protocol, _) = clear(request, profile, handshake, &Places::ALL, None);
-    Completion::new(handshake, protocol, None, None).if_any()
+    Completion::new(handshake, protocol, None, None)
 }
 
 /// Takes the credentials out of a request whose accepted one stood at `source`. Answers what the

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response, Version};
+use http::{Request, Response, Version};
 use tower_service::Service;
 
 use super::{
@@ -18,11 +18,12 @@ use super::{
     permit::{SessionPermit, Watch},
     rules::{Rules, RulesOf, demands},
 };
-#[cfg(feature = "close")]
-use crate::rejection::HandedBack;
 use crate::{
     FromBytes, MakeBody, Principal, Profile, Rejection, RejectionKind, StoreError, UnixMillis,
-    event, handshake::Handshake, rejection, service::Refused,
+    event,
+    handshake::Handshake,
+    rejection::{self, is_refused},
+    service::Refused,
 };
 
 /// The service that [`LimitLayer`](super::LimitLayer) makes.
@@ -107,6 +108,7 @@ impl<R> Ending<R> {
     pub(super) fn apply(self, response: &mut Response<R>) {
         if let Some(CountedSession { handshake, place, refusal }) = self.counted
             && handshake.is_completed_by(response)
+            && !is_refused(response)
             && place.is_given_back()
         {
             event::uncounted();
@@ -215,21 +217,15 @@ impl<M> Gate<M> {
         let profile = Arc::clone(profile);
         let refused =
             Refused { rejection, handshake: *handshake, profile, presented: 1, began: None };
-        let is_http1 = request.version() <= Version::HTTP_11;
-        let mut response = rejection::respond(&refused, is_http1, &self.make_body);
-        let mut headers = HeaderMap::new();
+        // The connection goes with it, so that the handshake of a browser can be closed.
+        let mut handed = Request::new(());
+        *handed.version_mut() = request.version();
+        let config = principal.and_then(Principal::config).cloned();
+        mem::swap(handed.headers_mut(), request.headers_mut());
+        mem::swap(handed.extensions_mut(), request.extensions_mut());
+        let mut response = rejection::answer(handed, &refused, config.as_deref(), &self.make_body);
         if let Some(told) = told {
-            refused.profile.limit_headers().tell(&told, &mut headers);
-        }
-        response.headers_mut().extend(headers.clone());
-        // A browser cannot read this answer: the layer outside completes its handshake instead.
-        #[cfg(feature = "close")]
-        if handshake.is_websocket() {
-            let mut handed = Request::new(());
-            *handed.version_mut() = request.version();
-            mem::swap(handed.headers_mut(), request.headers_mut());
-            mem::swap(handed.extensions_mut(), request.extensions_mut());
-            response.extensions_mut().insert(HandedBack::new(handed, refused, headers));
+            refused.profile.limit_headers().tell(&told, response.headers_mut());
         }
         response
     }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use futures_util::future::select;
 use http::{
     Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode,
@@ -36,7 +37,7 @@ use super::{
     lingering::Lingering,
 };
 use crate::{
-    CredentialSource,
+    CredentialSource, MakeBody,
     handshake::{Handshake, select_to_refuse},
     layer::Config,
     service::Refused,
@@ -210,15 +211,16 @@ impl Drop for Permit {
     }
 }
 
-/// Refuses by completing the handshake, if the mode wants it and the handshake allows it. It is
-/// answered with `protocol`, if that is known already.
-pub(crate) fn try_close<B, R>(
+/// Refuses by completing the handshake, if the mode wants it and the handshake allows it.
+pub(crate) fn try_close<B, M, R>(
     mut request: Request<B>,
     refused: &Refused,
-    protocol: Option<HeaderValue>,
     config: &Config,
-    no_body: impl FnOnce() -> R,
-) -> Option<Response<R>> {
+    make_body: &M,
+) -> Option<Response<R>>
+where
+    M: MakeBody<R>,
+{
     let Refused { rejection, handshake, profile, .. } = refused;
     let (rejection, handshake) = (*rejection, *handshake);
     let Config { closing, runtime, .. } = config;
@@ -228,13 +230,10 @@ pub(crate) fn try_close<B, R>(
     // Only a server that can upgrade leaves this; it is taken, not cloned, because a second
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = match protocol {
-        None => select_to_refuse(request.headers(), profile)?,
-        known => known,
-    };
+    let protocol = select_to_refuse(request.headers(), profile)?;
     let permit = closing.permit(request.extensions())?;
 
-    let mut response = Response::new(no_body());
+    let mut response = Response::new(make_body.make(Bytes::new()));
     *response.status_mut() = match handshake {
         Handshake::Http2 => StatusCode::OK,
         _ => StatusCode::SWITCHING_PROTOCOLS,

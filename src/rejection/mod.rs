@@ -6,8 +6,6 @@
 #[cfg(feature = "close")]
 mod close;
 mod close_frame;
-#[cfg(all(feature = "close", feature = "limit"))]
-mod door;
 #[cfg(feature = "close")]
 mod frame;
 mod http;
@@ -17,15 +15,15 @@ mod refusal;
 
 use std::{fmt, time::Duration};
 
+use ::http::{Request, Response, Version};
+
 #[cfg(feature = "close")]
-pub(crate) use self::close::try_close;
+use self::close::try_close;
 #[cfg(feature = "close")]
 pub use self::close::{Closing, RefusalMode};
-#[cfg(all(feature = "close", feature = "limit"))]
-pub(crate) use self::door::{Door, HandedBack};
 pub(crate) use self::http::respond;
 pub use self::{close_frame::CloseFrame, refusal::Refusal};
-use crate::CredentialSource;
+use crate::{CredentialSource, MakeBody, layer::Config, service::Refused};
 
 /// Why a request was refused. In the extensions of every response that the layer makes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +68,32 @@ impl Rejection {
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
+}
+
+/// Answers a refused request, by the door that its client can see through. The second one is as a
+/// layer with `config` has it; without one, it stays shut.
+#[cfg_attr(not(feature = "close"), expect(unused_variables))]
+pub(crate) fn answer<B, M, R>(
+    request: Request<B>,
+    refused: &Refused,
+    config: Option<&Config>,
+    make_body: &M,
+) -> Response<R>
+where
+    M: MakeBody<R>,
+{
+    let is_http1 = request.version() <= Version::HTTP_11;
+    #[cfg(feature = "close")]
+    if let Some(response) = config.and_then(|config| try_close(request, refused, config, make_body))
+    {
+        return response;
+    }
+    respond(refused, is_http1, make_body)
+}
+
+/// Whether `response` refuses, also if it completes a handshake to do so.
+pub(crate) fn is_refused<B>(response: &Response<B>) -> bool {
+    response.extensions().get::<Rejection>().is_some()
 }
 
 impl fmt::Display for Rejection {

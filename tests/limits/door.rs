@@ -1,9 +1,14 @@
 //! Handshakes past a limit leave by the door that their client can see through.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
 use axum::{Router, extract::WebSocketUpgrade, routing::any};
 use support::{Raw, handshake_with};
 use tower_realtime_auth::{
-    CloseFrame, MemoryLimits, Profile, RealtimeAuthLayer, Refusal, RefusalMode,
+    CloseFrame, MemoryLimits, Profile, RealtimeAuthLayer, Refusal, RefusalMode, Rules,
 };
 
 use super::*;
@@ -13,20 +18,51 @@ async fn full(
     layer: impl FnOnce(RealtimeAuthLayer<MemoryStore>) -> RealtimeAuthLayer<MemoryStore>,
 ) -> (std::net::SocketAddr, String) {
     let clock = ManualClock::new(NOON);
-    let keys = Keys::new(MemoryStore::new()).with_clock(clock.clone());
     let plan = Plan::default().with_requests_per_minute(9).with_max_sessions(0);
-    let issued = issue(&keys, plan).await;
-    let api = Router::new().route(
-        "/v1/realtime",
-        any(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(async |_| {})),
-    );
-    let limits = LimitLayer::new(MemoryLimits::new()).with_clock(clock);
-    let app = layer(RealtimeAuthLayer::new(keys)).layer(limits.layer(api));
+    serving(Grants::default().with_plan(plan), &clock, layer, |api| limits(&clock).layer(api)).await
+}
+
+fn limits(clock: &ManualClock) -> LimitLayer {
+    LimitLayer::new(MemoryLimits::new()).with_clock(clock.clone())
+}
+
+/// A server of sessions for one key with these grants, held to these limits; and the key.
+async fn serving<L>(
+    grants: Grants,
+    clock: &ManualClock,
+    layer: impl FnOnce(RealtimeAuthLayer<MemoryStore>) -> RealtimeAuthLayer<MemoryStore>,
+    limited: impl FnOnce(Router) -> L,
+) -> (std::net::SocketAddr, String)
+where
+    L: Service<axum::extract::Request, Response = axum::response::Response, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    L::Future: Send,
+{
+    let keys = Keys::new(MemoryStore::new()).with_clock(clock.clone());
+    let issued = keys.issue(NewKey::secret("acme").with_grants(grants)).await.expect("a key");
+    let session = async |principal: Principal, upgrade: WebSocketUpgrade| {
+        let guard = principal.guard();
+        upgrade.on_upgrade(async |_| drop(guard))
+    };
+    let api = Router::new().route("/v1/realtime", any(session));
+    let app = layer(RealtimeAuthLayer::new(keys)).layer(limited(api));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let make = axum::ServiceExt::<axum::extract::Request>::into_make_service(app);
     tokio::spawn(async move { axum::serve(listener, make).await });
     (address, issued.key().expose().to_owned())
+}
+
+/// What a browser is told whose handshake completes: the code of the Close.
+async fn code(address: std::net::SocketAddr, key: &str) -> u16 {
+    let (mut raw, head) = Raw::send(address, handshake_with(BROWSER, key).as_bytes()).await;
+    assert_eq!(head.status, 101);
+    assert_eq!(raw.frame().await.expect("the event").0, 0x81);
+    let close = raw.frame().await.expect("the Close").1;
+    u16::from_be_bytes([close[0], close[1]])
 }
 
 const BROWSER: CredentialSource = CredentialSource::Subprotocol;
@@ -88,5 +124,47 @@ async fn others_are_told_by_a_status() {
         assert_eq!(head.status, status, "{mode:?} {place}");
         let retry: &[&str] = if status == 429 { &["1"] } else { &[] };
         assert_eq!(head.all("retry-after"), retry);
+    }
+}
+
+/// A handshake that completes to be closed is no session: nobody need guard it, and the key's only
+/// use is still there a minute later.
+#[tokio::test]
+async fn what_is_closed_is_no_session() {
+    let clock = ManualClock::new(NOON);
+    let grants = Grants::default()
+        .with_plan(Plan::default().with_requests_per_minute(0))
+        .with_max_session(Duration::from_secs(60))
+        .with_uses(1);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    // Only the first request counts as one.
+    let rules = move |_: &_, _: &_| match counted.fetch_add(1, Relaxed) {
+        0 => Rules::all(),
+        _ => Rules::none(),
+    };
+    let (address, key) =
+        serving(grants, &clock, |layer| layer, |api| limits(&clock).with_rules(rules).layer(api))
+            .await;
+    assert_eq!(code(address, &key).await, 4029);
+    let (_, head) = Raw::send(address, handshake_with(BROWSER, &key).as_bytes()).await;
+    assert_eq!((head.status, calls.load(Relaxed)), (101, 2));
+    assert_eq!(code(address, &key).await, 4001, "its use is spent");
+}
+
+/// The place that a layer further out has given is free again.
+#[tokio::test]
+async fn a_layer_further_in_closes_too() {
+    let clock = ManualClock::new(NOON);
+    let plan = Plan::default().with_max_sessions(1);
+    let (address, key) = serving(
+        Grants::default().with_plan(plan),
+        &clock,
+        |layer| layer,
+        |api| limits(&clock).layer(limits(&clock).with_max_sessions_per_account(0).layer(api)),
+    )
+    .await;
+    for _ in 0..3 {
+        assert_eq!(code(address, &key).await, 4029);
     }
 }
