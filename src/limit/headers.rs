@@ -21,7 +21,8 @@ pub enum LimitHeaders {
     /// a minute; `X-Usage-Limit` and `-Remaining` for the usage of a month.
     Svara,
     /// `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests` (how long it takes,
-    /// as `1m2.5s` or `12ms`).
+    /// as `1m2.5s` or `12ms`); to sessions, by
+    /// [`rate_limits.updated`](super::Usage::rate_limits_updated).
     OpenAi,
 }
 
@@ -84,6 +85,16 @@ pub(super) fn tightest(
     let of_kind = of_kind.filter(|(demand, _)| demand.budget().counted() == counted);
     let standings = of_kind.map(|(_, standing)| *standing);
     standings.min_by_key(|standing| (standing.remaining(), standing.limit()))
+}
+
+/// OpenAI's event of this name, the `number`th of its session.
+pub(super) fn rate_limits_updated(number: u32, requests: &Standing, at: UnixMillis) -> String {
+    let (limit, remaining) = (requests.limit(), requests.remaining());
+    let millis = requests.resets_at().map_or(0, |resets_at| resets_at.since(at).as_millis());
+    let (seconds, millis) = (millis / 1_000, millis % 1_000);
+    format!(
+        r#"{{"type":"rate_limits.updated","event_id":"event_rate_limits_{number}","rate_limits":[{{"name":"requests","limit":{limit},"remaining":{remaining},"reset_seconds":{seconds}.{millis:03}}}]}}"#
+    )
 }
 
 /// A length of time as OpenAI writes it: `1h0m3s`, `1m2.5s`, `12ms`.

@@ -193,9 +193,10 @@ impl<M> Gate<M> {
             CountedSession { handshake, place, refusal: Box::new(refusal) }
         });
         let of = (Arc::clone(profile), source);
-        let usage = Usage::of(Arc::clone(&self.limits), demands, &standings, of);
+        let (headers, told) = (profile.limit_headers(), told(&standings));
+        let usage = Usage::of(Arc::clone(&self.limits), asking.demands, &standings, of);
         request.extensions_mut().insert(usage.clone());
-        Ok(Ending { headers: profile.limit_headers(), told: told(&standings), usage, counted })
+        Ok(Ending { headers, told, usage, counted })
     }
 
     fn refuse<B, R>(

@@ -2,20 +2,23 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
 use http::Response;
 
 use super::{
-    Counted, Demand, Held, Standing, Taken,
-    headers::tightest,
+    Counted, Demand, Held, LimitHeaders, Standing, Taken,
+    headers::{rate_limits_updated, tightest},
     layer::{Limits, in_time, take},
 };
 use crate::{
-    CredentialSource, FromBytes, MakeBody, Profile, Rejection, RejectionKind, event,
-    handshake::Handshake, rejection, service::Refused,
+    CredentialSource, FromBytes, MakeBody, Profile, Rejection, RejectionKind, StoreError,
+    UnixMillis, event, handshake::Handshake, rejection, service::Refused,
 };
 
 /// The usage of whoever sent a request: in the extensions of every request with a
@@ -40,26 +43,27 @@ pub struct Usage(Arc<Inner>);
 
 struct Inner {
     limits: Arc<Limits>,
-    /// None where nothing limits it, or it is a rehearsal.
+    /// What the request itself took. None of usage where nothing limits it, or it is a rehearsal.
     demands: Vec<Demand>,
     /// The tightest, as the store last told this request.
     standing: Mutex<Option<Standing>>,
     profile: Arc<Profile>,
     source: Option<CredentialSource>,
+    /// How many events were made.
+    events: AtomicU32,
 }
 
 impl Usage {
-    /// Of a request with these demands, of which the usage is one or more, or none.
+    /// Of a request with these demands.
     pub(super) fn of(
         limits: Arc<Limits>,
-        demands: &[Demand],
+        demands: Vec<Demand>,
         standings: &[Standing],
         (profile, source): (Arc<Profile>, Option<CredentialSource>),
     ) -> Self {
-        let standing = Mutex::new(tightest(Counted::Usage, demands, standings));
-        let is_usage = |demand: &&Demand| demand.budget().counted() == Counted::Usage;
-        let demands = demands.iter().filter(is_usage).cloned().collect();
-        Self(Arc::new(Inner { limits, demands, standing, profile, source }))
+        let standing = Mutex::new(tightest(Counted::Usage, &demands, standings));
+        let events = AtomicU32::new(1);
+        Self(Arc::new(Inner { limits, demands, standing, profile, source, events }))
     }
 
     /// How the month's usage stands, as this request was last told. `None`: without a limit. A
@@ -79,18 +83,13 @@ impl Usage {
     pub async fn reserve(&self, amount: u64) -> Result<Reservation, UsageRefused> {
         let reserved =
             |held| Reservation { usage: self.clone(), amount, standing: self.standing(), held };
-        let Inner { limits, demands, .. } = &*self.0;
+        let limits = &self.0.limits;
+        let demands = self.demands(Counted::Usage, amount);
         if demands.is_empty() {
             return Ok(reserved(Held::nothing()));
         }
-        let demands: Vec<_> =
-            demands.iter().map(|demand| demand.clone().with_amount(amount)).collect();
         let now = limits.clock.now();
-        let answer = match take(limits, &demands, now).try_now() {
-            Ok(answer) => answer,
-            Err(take) => in_time(limits, take).await,
-        };
-        match answer {
+        match self.take(&demands, now).await {
             Ok(Taken::Granted { standings, held }) => {
                 *self.lock() = tightest(Counted::Usage, &demands, &standings);
                 Ok(reserved(held))
@@ -108,6 +107,47 @@ impl Usage {
                 }
                 Err(self.refused(self.rejection(RejectionKind::LimitsUnavailable)))
             }
+        }
+    }
+
+    /// The event `rate_limits.updated`, by which OpenAI's servers tell, at the beginning of each
+    /// response of a session, how the requests of this minute stand now.
+    ///
+    /// `None` where [the profile](LimitHeaders) tells nothing by it, where nothing limits the
+    /// requests, and while the store fails: a session need not end for that.
+    pub async fn rate_limits_updated(&self) -> Option<String> {
+        let Inner { limits, profile, events, .. } = &*self.0;
+        if profile.limit_headers() != LimitHeaders::OpenAi {
+            return None;
+        }
+        let demands = self.demands(Counted::Requests, 0);
+        if demands.is_empty() {
+            return None;
+        }
+        let now = limits.clock.now();
+        match self.take(&demands, now).await {
+            Ok(Taken::Granted { standings, .. } | Taken::Refused { standings, .. }) => {
+                let requests = tightest(Counted::Requests, &demands, &standings)?;
+                Some(rate_limits_updated(events.fetch_add(1, Relaxed), &requests, now))
+            }
+            Err(error) => {
+                event::limits_failed(&error);
+                None
+            }
+        }
+    }
+
+    /// Demands for `amount` of everything of this kind that the request draws on.
+    fn demands(&self, counted: Counted, amount: u64) -> Vec<Demand> {
+        let of_kind = self.0.demands.iter().filter(|demand| demand.budget().counted() == counted);
+        of_kind.map(|demand| demand.clone().with_amount(amount)).collect()
+    }
+
+    async fn take(&self, demands: &[Demand], now: UnixMillis) -> Result<Taken, StoreError> {
+        let limits = &self.0.limits;
+        match take(limits, demands, now).try_now() {
+            Ok(answer) => answer,
+            Err(take) => in_time(limits, take).await,
         }
     }
 

@@ -141,6 +141,59 @@ async fn openai_is_told_in_durations() {
     }
 }
 
+/// Sessions are told by an event, of the state at that moment.
+#[tokio::test]
+async fn openais_sessions_are_told_by_an_event() {
+    let clock = ManualClock::new(NOON);
+    let usage_of = async |profile: Profile, plan: Plan| {
+        let keys = Keys::new(MemoryStore::new()).with_clock(clock.clone());
+        let issued = issue(&keys, plan).await;
+        let limits = LimitLayer::new(MemoryLimits::new()).with_clock(clock.clone());
+        let (sender, usages) = std::sync::mpsc::channel();
+        let service = tower::service_fn(move |mut request: Request<()>| {
+            let usage = request.extensions_mut().remove::<Usage>().expect("behind the layer");
+            sender.send(usage).expect("a receiver");
+            ready(Ok::<_, Infallible>(Response::new(Body::default())))
+        });
+        let layer = RealtimeAuthLayer::new(keys).with_profile(profile);
+        let service = layer.layer(limits.layer(service));
+        let key = issued.key().expose().to_owned();
+        let ask = move || {
+            let Ok(_) = service
+                .clone()
+                .oneshot(to("/v1/realtime", &key))
+                .now_or_never()
+                .expect("an answer at once");
+            usages.recv().expect("a usage")
+        };
+        ask
+    };
+    let plan = Plan::default().with_requests_per_minute(4);
+    let ask = usage_of(Profile::openai(), plan).await;
+    let session = ask();
+    let event = async |usage: &Usage| {
+        let event = usage.rate_limits_updated().await?;
+        Some(serde_json::from_str::<serde_json::Value>(&event).expect("JSON"))
+    };
+    for (number, millis, remaining, reset) in
+        [(1, 0, 2, 60.0), (2, 57_500, 1, 2.5), (3, 59_988, 0, 0.012), (4, 60_000, 3, 60.0)]
+    {
+        clock.set(UnixMillis::new(NOON.get() + millis));
+        ask();
+        let told = event(&session).await.expect("an event");
+        let requests = serde_json::json!({
+            "name": "requests", "limit": 4, "remaining": remaining, "reset_seconds": reset,
+        });
+        let expected = serde_json::json!({
+            "type": "rate_limits.updated", "event_id": format!("event_rate_limits_{number}"),
+            "rate_limits": [requests],
+        });
+        assert_eq!(told, expected);
+    }
+    assert_eq!(event(&(usage_of(Profile::openai(), Plan::default()).await)()).await, None);
+    assert_eq!(event(&(usage_of(Profile::svara(), plan).await)()).await, None);
+}
+
 #[tokio::test]
 async fn who_has_no_limit_and_who_wants_no_headers_is_told_nothing() {
     let limited = Plan::default().with_requests_per_minute(3);
