@@ -15,10 +15,10 @@ use crate::UnixMillis;
 #[non_exhaustive]
 pub enum LimitHeaders {
     /// None.
-    #[default]
     None,
     /// `X-RateLimit-Limit`, `-Remaining` and `-Reset` (in seconds of Unix time) for the requests of
     /// a minute; `X-Usage-Limit` and `-Remaining` for the usage of a month.
+    #[default]
     Svara,
     /// `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests` (how long it takes,
     /// as `1m2.5s` or `12ms`); to sessions, by

@@ -237,7 +237,8 @@ impl Profile {
         &self.mint_fields
     }
 
-    /// By which headers answers tell how much is left. The default is [`LimitHeaders::None`].
+    /// By which headers answers tell how much is left. The default is [`LimitHeaders::Svara`],
+    /// whose names are the usual ones.
     #[cfg(feature = "limit")]
     #[must_use]
     pub fn with_limit_headers(self, limit_headers: LimitHeaders) -> Self {

@@ -106,8 +106,6 @@ impl Profile {
             headers: [HeaderForm::bearer()].into(),
             query_names: [].into(),
             subprotocols: [].into(),
-            #[cfg(feature = "limit")]
-            limit_headers: LimitHeaders::Svara,
             ..Self::default()
         }
     }

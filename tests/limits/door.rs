@@ -70,7 +70,7 @@ const BROWSER: CredentialSource = CredentialSource::Subprotocol;
 /// The handshake completes, and an event and a Close say why; all the headers are there.
 #[tokio::test]
 async fn a_browser_is_told_by_a_close() {
-    let swaram = Profile::swaram().with_limit_headers(tower_realtime_auth::LimitHeaders::Svara);
+    let swaram = Profile::swaram();
     let own = CloseFrame::new(4290, "slowly").expect("a code");
     let changed = swaram
         .clone()

@@ -200,7 +200,6 @@ async fn who_has_no_limit_and_who_wants_no_headers_is_told_nothing() {
     for (profile, plan) in [
         (Profile::svara(), Plan::default()),
         (Profile::openai(), Plan::default()),
-        (Profile::swaram(), limited),
         (Profile::svara().with_limit_headers(LimitHeaders::None), limited),
     ] {
         let (service, key, _) = serving(profile, plan).await;
