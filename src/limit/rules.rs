@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{Method, Uri};
 
 use super::{Budget, Counted, Demand, Payer};
-use crate::{Environment, KeyRecord};
+use crate::KeyRecord;
 
 /// What a request to some route is counted for. What is left of it all is told everywhere.
 ///
@@ -80,10 +80,7 @@ pub(super) fn demands(
             demand(Counted::NewSessions, plan.sessions_per_minute().map(u64::from), session);
             demand(Counted::OpenSessions, plan.max_sessions().map(u64::from), session);
         }
-        // A rehearsal spends nothing.
-        if environment == Environment::Live {
-            demand(Counted::Usage, plan.usage_per_month(), 0);
-        }
+        demand(Counted::Usage, plan.usage_per_month(), 0);
     }
     if let Some(max) = max_of_account.filter(|_| session > 0) {
         let payer = Payer::Account(record.account().clone());

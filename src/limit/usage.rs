@@ -17,7 +17,7 @@ use super::{
     layer::{Limits, in_time, take},
 };
 use crate::{
-    CredentialSource, FromBytes, MakeBody, Profile, Rejection, RejectionKind, StoreError,
+    CredentialSource, Environment, FromBytes, MakeBody, Profile, Rejection, RejectionKind, StoreError,
     UnixMillis, event, handshake::Handshake, rejection, service::Refused,
 };
 
@@ -43,7 +43,7 @@ pub struct Usage(Arc<Inner>);
 
 struct Inner {
     limits: Arc<Limits>,
-    /// What the request itself took. None of usage where nothing limits it, or it is a rehearsal.
+    /// What the request itself took. None of usage where nothing limits it.
     demands: Vec<Demand>,
     /// The tightest, as the store last told this request.
     standing: Mutex<Option<Standing>>,
@@ -66,8 +66,8 @@ impl Usage {
         Self(Arc::new(Inner { limits, demands, standing, profile, source, events }))
     }
 
-    /// How the month's usage stands, as this request was last told. `None`: without a limit. A
-    /// test key has none.
+    /// How the month's usage stands, as this request was last told. `None`: without a limit. To a
+    /// test key, which spends nothing, all of it is left.
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {
         *self.lock()
@@ -84,7 +84,9 @@ impl Usage {
         let reserved =
             |held| Reservation { usage: self.clone(), amount, standing: self.standing(), held };
         let limits = &self.0.limits;
-        let demands = self.demands(Counted::Usage, amount);
+        let mut demands = self.demands(Counted::Usage, amount);
+        // A rehearsal spends nothing.
+        demands.retain(|demand| demand.budget().environment() != Environment::Test);
         if demands.is_empty() {
             return Ok(reserved(Held::nothing()));
         }
