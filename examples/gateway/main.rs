@@ -7,11 +7,14 @@
 //! Open its address in a browser: the page there mints, connects, and shows what is locked.
 //!
 //! Sessions are OpenAI's at `/v1/realtime` (and xAI's, and Swaram's), and Decart's at `/v1/stream`.
+//! Messages are Svara's at `/v1/send`; `/v1/usage` says what is left of a key's plan. With
+//! `--requests-per-minute`, `--max-sessions` and `--usage-limit`, keys have one.
 //! Put a model in the place of `model.rs` and it is yours.
 
 mod model;
 mod page;
 mod realtime;
+mod send;
 #[path = "../shared/server/mod.rs"]
 mod server;
 mod stream;
@@ -23,7 +26,7 @@ use axum::{Router, routing::any};
 use clap::Parser;
 
 use crate::{
-    server::{Flags, Stopping},
+    server::{Flags, Server, Stopping},
     transcript::Transcript,
 };
 
@@ -51,12 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server::log();
     let transcript = args.transcript.as_deref().map(Transcript::open).transpose();
     let transcript = transcript.map_err(|error| format!("--transcript: {error}"))?.map(Arc::new);
-    let sessions = |stopping| {
+    let sessions = |server: &Server, stopping| {
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
         Router::new()
             .route("/v1/realtime", any(realtime::connect))
             .route(server::STREAM, any(stream::connect))
             .with_state(Gateway { stopping, transcript })
+            .merge(send::routes(server.limits.clone()))
     };
     server::run(args.server, sessions, page::public).await
 }

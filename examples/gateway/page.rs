@@ -22,9 +22,11 @@ use axum::{
 use clap::ValueEnum as _;
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
-use tower_realtime_auth::{ClientSecrets, Environment, KeyAdmin, Keys, NewKey, RealtimeAuthLayer};
+use tower_realtime_auth::{
+    ClientSecrets, Environment, Grants, LimitLayer, NewKey, RealtimeAuthLayer,
+};
 
-use crate::server::{ACCOUNT, ProfileKind, Public};
+use crate::server::{ACCOUNT, Public, Server};
 
 /// How long the page can mint at most.
 const PAGE_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -36,18 +38,13 @@ const REFUSED_BY_STATUS: &str = "/demo/refused-by-status";
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page and what it needs, for a server at `address` and clients of this profile.
-pub async fn public<S: KeyAdmin>(
-    address: SocketAddr,
-    scheme: &str,
-    keys: Keys<S>,
-    profile: ProfileKind,
-) -> Result<Public, Box<dyn Error>> {
+/// The page of this server, and what it needs.
+pub async fn public(server: &Server) -> Result<Public, Box<dyn Error>> {
+    let Server { address, scheme, profile, .. } = *server;
     // The page says what is different by this profile, and offers what works.
     let name = profile.to_possible_value().ok_or("a profile without a name")?;
     let html = include_str!("page/index.html")
         .replace(r#"data-profile="any""#, &format!(r#"data-profile="{}""#, name.get_name()));
-    let mint = ClientSecrets::new(keys.clone()).with_profile(&profile.profile());
     let routes = Router::new()
         .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
         .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
@@ -56,17 +53,19 @@ pub async fn public<S: KeyAdmin>(
         .route(REFUSED_BY_STATUS, any(StatusCode::UNAUTHORIZED));
     let mut key = None;
     let routes = if address.ip().is_loopback() {
-        // Should this process be killed, its key ends by itself.
+        // Should this process be killed, its key ends by itself. It has the plan that the others
+        // have: the page is no way round it, and shows what becomes of who goes past it.
         let new = NewKey::secret(ACCOUNT)
             .with_environment(Environment::Test)
-            .with_lifetime(PAGE_KEY_LIFETIME);
-        let issued = keys.issue(new).await?;
+            .with_lifetime(PAGE_KEY_LIFETIME)
+            .with_grants(Grants::default().with_plan(server.plan));
+        let issued = server.keys.issue(new).await?;
         key = Some(issued.record().id().clone());
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", issued.key().expose()))?;
         bearer.set_sensitive(true);
         routes
             .route("/", file("text/html; charset=utf-8", html))
-            .route(MINT, minting(keys, mint, bearer, Origins::of(address, scheme)))
+            .route(MINT, minting(server, bearer, Origins::of(address, scheme)))
     } else {
         let html = html.replace(r#"data-minting="on""#, r#"data-minting="off""#);
         let hint = "This gateway does not listen on a loopback address, so that others could mint \
@@ -91,13 +90,13 @@ fn file(media_type: &'static str, text: impl Into<String>) -> MethodRouter {
 }
 
 /// The mint endpoint as it is, but for the page: with `bearer` in the place of a backend's key.
-fn minting<S: KeyAdmin>(
-    keys: Keys<S>,
-    mint: ClientSecrets<S>,
-    bearer: HeaderValue,
-    origins: Origins,
-) -> MethodRouter {
-    let mint = RealtimeAuthLayer::new(keys).layer(mint).map_request(move |mut request: Request| {
+fn minting(server: &Server, bearer: HeaderValue, origins: Origins) -> MethodRouter {
+    let profile = server.profile.profile();
+    let mint = ClientSecrets::new(server.keys.clone()).with_profile(&profile);
+    // The path is public, so that the layers round the server know of no key here.
+    let mint = LimitLayer::new(server.limits.clone()).layer(mint);
+    let mint = RealtimeAuthLayer::new(server.keys.clone()).with_profile(profile).layer(mint);
+    let mint = mint.map_request(move |mut request: Request| {
         request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         request
     });

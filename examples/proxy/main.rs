@@ -21,7 +21,7 @@ use clap::Parser;
 
 use crate::{
     relay::Proxy,
-    server::{Flags, Public},
+    server::{Flags, Public, Server},
     upstream::Upstream,
 };
 
@@ -47,10 +47,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     server::log();
     let upstream = Arc::new(Upstream::new(&args.upstream, &args.upstream_key)?);
-    let sessions = |stopping| {
+    let sessions = |_: &Server, stopping| {
         Router::new()
             .route("/v1/realtime", any(relay::connect))
             .with_state(Proxy { stopping, upstream })
     };
-    server::run(args.server, sessions, async |_, _, _, _| Ok(Public::default())).await
+    server::run(args.server, sessions, async |_| Ok(Public::default())).await
 }

@@ -1,11 +1,11 @@
 //! What the terminal shows at the start: a key, and what to try with it.
 
-use std::net::SocketAddr;
+use super::{ProfileKind, Server, plan::described};
 
-use super::ProfileKind;
-
-/// Shows `key` and commands that the clients' profile lets work.
-pub fn greet(address: SocketAddr, tls: bool, profile: ProfileKind, key: &str) {
+/// Shows `key`, its plan if it has one, and commands that the clients' profile lets work.
+pub fn greet(server: &Server, key: &str) {
+    let Server { address, scheme, profile, plan, .. } = server;
+    let tls = *scheme == "https";
     // Nobody but us vouches for our certificate: curl is told not to ask.
     let (curl, ws) = if tls {
         (format!("curl -k https://{address}"), "wss")
@@ -28,13 +28,14 @@ pub fn greet(address: SocketAddr, tls: bool, profile: ProfileKind, key: &str) {
             format!("\"{url}\",\n      [\"realtime\", \"openai-insecure-api-key.\" + TOKEN]")
         }
     };
+    let plan = described(plan).map(|plan| format!("Its plan: {plan}.\n\n")).unwrap_or_default();
     println!(
         r"
 A secret key, shown this once and good for 30 days; it belongs on a server:
 
     {key}
 
-Mint a short-lived token{what}:
+{plan}Mint a short-lived token{what}:
 
     {curl}/v1/realtime/client_secrets \
       -H 'Authorization: Bearer {key}' \

@@ -3,6 +3,7 @@
 
 mod greeting;
 mod http;
+mod plan;
 mod profile_kind;
 pub mod session;
 mod signing;
@@ -27,12 +28,12 @@ use tokio::{
 };
 use tower::Layer as _;
 use tower_realtime_auth::{
-    ApiKey, ClientSecrets, ClientTokens, Environment, KeyError, KeyId, Keys, LimitLayer,
-    MemoryLimits, NewKey, Policy, Profile, RealtimeAuthLayer, RealtimeSessions, SqliteOptions,
-    StoreError, TranscriptionSessions,
+    ApiKey, ClientSecrets, ClientTokens, Environment, Grants, KeyError, KeyId, Keys, LimitLayer,
+    MemoryLimits, NewKey, Plan, Policy, Profile, RealtimeAuthLayer, RealtimeSessions,
+    SqliteOptions, StoreError, TranscriptionSessions,
 };
 
-use self::{greeting::greet, signing::Signing, store::StoreName, tls::Tls};
+use self::{greeting::greet, plan::PlanFlags, signing::Signing, store::StoreName, tls::Tls};
 pub use self::{profile_kind::ProfileKind, store::Store};
 
 /// The account that keys given or made at the start belong to.
@@ -46,6 +47,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const CLIENT_TOKENS: &str = "/v1/client/tokens";
 /// Where Decart's clients hold their sessions.
 pub const STREAM: &str = "/v1/stream";
+/// Where Svara's clients send messages, and where they ask for what is left.
+pub const SEND: &str = "/v1/send";
+pub const USAGE: &str = "/v1/usage";
 
 /// Says, to everything that runs, when it is to end. Held while it runs.
 pub type Stopping = watch::Receiver<bool>;
@@ -79,6 +83,21 @@ pub struct Flags {
     /// Speak TLS, with a certificate made at the start and signed by nobody else
     #[arg(long)]
     tls: bool,
+
+    #[command(flatten)]
+    plan: PlanFlags,
+}
+
+/// A server that is about to start.
+pub struct Server {
+    pub address: SocketAddr,
+    pub scheme: &'static str,
+    pub profile: ProfileKind,
+    pub keys: Keys<Store>,
+    /// Of keys that are made or imported at the start.
+    pub plan: Plan,
+    /// Where keys are held to their plans.
+    pub limits: MemoryLimits,
 }
 
 /// What a server shows to everybody, key or no key.
@@ -92,16 +111,11 @@ pub struct Public {
 }
 
 /// Serves `sessions` and mints tokens for them, to whoever has a key, until a signal comes; and
-/// what `public` makes for this address, scheme and profile, to everybody.
+/// what `public` makes for this server, to everybody.
 pub async fn run(
     flags: Flags,
-    sessions: impl FnOnce(Stopping) -> Router,
-    public: impl AsyncFnOnce(
-        SocketAddr,
-        &str,
-        Keys<Store>,
-        ProfileKind,
-    ) -> Result<Public, Box<dyn Error>>,
+    sessions: impl FnOnce(&Server, Stopping) -> Router,
+    public: impl AsyncFnOnce(&Server) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let options = SqliteOptions::default().with_revoked_within(flags.revoked_within);
     let store = flags.store.open(options).await.map_err(|error| unopened(&flags.store, &error))?;
@@ -114,31 +128,34 @@ pub async fn run(
     let signer = flags.signing.signer(&format!("{scheme}://{address}"))?;
     let jwks = signing::jwks(&signer);
     let keys = Keys::new(store).with_signer(signer).with_actor(format!("server at {address}"));
+    let plan = flags.plan.plan();
     for key in &flags.keys {
-        take_in(&keys, key).await.map_err(|error| format!("--key: {error}"))?;
+        take_in(&keys, key, plan).await.map_err(|error| format!("--key: {error}"))?;
     }
 
     let profile = flags.profile.profile();
-    let Public { paths, routes, key } =
-        public(address, scheme, keys.clone(), flags.profile).await?;
+    let limits = MemoryLimits::new();
+    let server =
+        Server { address, scheme, profile: flags.profile, keys: keys.clone(), plan, limits };
+    let Public { paths, routes, key } = public(&server).await?;
     let secrets = ClientSecrets::new(keys.clone()).with_profile(&profile);
     let realtime_sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
     let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = watch::channel(false);
-    let api = sessions(stopping.clone())
+    let api = sessions(&server, stopping.clone())
         .route_service("/v1/realtime/client_secrets", secrets)
         .route_service("/v1/realtime/sessions", realtime_sessions)
         .route_service("/v1/realtime/transcription_sessions", transcription_sessions)
         .route_service(CLIENT_TOKENS, ClientTokens::new(keys.clone()))
         .route(signing::JWKS, jwks)
         .merge(routes);
-    let decart = Arc::new(Profile::decart());
+    let (decart, svara) = (Arc::new(Profile::decart()), Arc::new(Profile::svara()));
     // Round the whole router, so that no key is left in what the router remembers of a request.
     let app = RealtimeAuthLayer::new(keys.clone())
         .with_profile(profile)
-        .with_policy(move |_, uri| policy(paths, &decart, uri))
+        .with_policy(move |_, uri| policy(paths, &decart, &svara, uri))
         // Behind it, because it is the key whose plan counts.
-        .layer(LimitLayer::new(MemoryLimits::new()).layer(api));
+        .layer(LimitLayer::new(server.limits.clone()).layer(api));
 
     let tls = flags.tls.then(|| Tls::self_signed(address.ip())).transpose()?;
     println!("listening on {scheme}://{address}");
@@ -146,9 +163,10 @@ pub async fn run(
         // It is kept; those of many starts are not to pile up for ever.
         let new = NewKey::secret(ACCOUNT)
             .with_environment(Environment::Test)
-            .with_lifetime(GREETING_KEY_LIFETIME);
-        let issued = keys.issue(new).await?;
-        greet(address, flags.tls, flags.profile, issued.key().expose());
+            .with_lifetime(GREETING_KEY_LIFETIME)
+            .with_grants(Grants::default().with_plan(server.plan));
+        let issued = server.keys.issue(new).await?;
+        greet(&server, issued.key().expose());
     }
     if paths.contains(&"/") {
         println!("Open {scheme}://{address}/ in a browser to try all of it.\n");
@@ -179,12 +197,16 @@ fn unopened(store: &StoreName, error: &StoreError) -> String {
 }
 
 /// Lets a key in that was made elsewhere. One that is known already stays as it is.
-async fn take_in(keys: &Keys<Store>, key: &str) -> Result<(), KeyError> {
+async fn take_in(keys: &Keys<Store>, key: &str, plan: Plan) -> Result<(), KeyError> {
     let key = ApiKey::new(key)?;
-    let new = NewKey::secret(ACCOUNT).with_environment(environment_of(&key));
+    let new = NewKey::secret(ACCOUNT)
+        .with_environment(environment_of(&key))
+        .with_grants(Grants::default().with_plan(plan));
     match keys.import(&key, new).await {
         Err(KeyError::Taken) => {
-            tracing::info!("the key is known already and stays as it is");
+            tracing::info!(
+                "the key is known already and stays as it is; `keys plan` changes plans"
+            );
             Ok(())
         }
         imported => imported.map(drop),
@@ -192,12 +214,14 @@ async fn take_in(keys: &Keys<Store>, key: &str) -> Result<(), KeyError> {
 }
 
 /// What a request needs if these paths are public.
-fn policy(public: &[&str], decart: &Arc<Profile>, uri: &Uri) -> Policy {
+fn policy(public: &[&str], decart: &Arc<Profile>, svara: &Arc<Profile>, uri: &Uri) -> Policy {
     match uri.path() {
         signing::JWKS => Policy::Public,
         path if public.contains(&path) => Policy::Public,
         // Those who call there send their key as Decart has it, and read its refusals.
         CLIENT_TOKENS | STREAM => Policy::ProtectedBy(Arc::clone(decart)),
+        // Those are told in Svara's headers what is left.
+        SEND | USAGE => Policy::ProtectedBy(Arc::clone(svara)),
         _ => Policy::Protected,
     }
 }
