@@ -22,7 +22,9 @@ use tokio::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Stopping, stopped,
+    Stopping,
+    drained::Drained,
+    stopped,
     tls::{self, Tls},
 };
 
@@ -114,7 +116,7 @@ where
         let asked = Arc::clone(&asked);
         move |request: Request<Incoming>| {
             asked.notify_one();
-            request.map(Body::new)
+            request.map(|body| Body::new(Drained::new(body)))
         }
     });
     let connection = builder

@@ -1,6 +1,7 @@
 //! What the realtime servers among the examples share: flags, keys, routes, sessions, and how they
 //! end.
 
+mod drained;
 mod greeting;
 mod http;
 mod plan;
