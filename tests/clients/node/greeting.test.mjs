@@ -35,3 +35,12 @@ test('--profile svara: no browser connects, and none is told to', async () => {
   assert.match(text, /in a header, which no browser can/);
   assert.doesNotMatch(text, /WebSocket\(/);
 });
+
+test('a plan is shown, if there is one', async () => {
+  const flags = ['--requests-per-minute', '500', '--max-sessions', '3'];
+  for (const [plan, expected] of [[flags, ['500 requests a minute, 3 sessions at once']], [[], []]]) {
+    const { shown } = await startWithoutKey(...plan);
+    const said = [...(await shown('Open ')).matchAll(/^Its plan: (.*)\.$/gm)];
+    assert.deepEqual(said.map(([, limits]) => limits), expected);
+  }
+});
