@@ -53,7 +53,7 @@ main() {
     export GATEWAY="$target/debug/examples/gateway" PROXY="$target/debug/examples/proxy"
     export KEYS="$target/debug/examples/keys"
     step 'Chromium, ws, fetch, SDKs of OpenAI, xAI, Decart' node_clients
-    step 'openai, agents SDK, Decart, httpx, websockets' python_clients
+    step 'openai, agents SDK, Decart, httpx, requests, websockets' python_clients
 
     printf '\nEverything passed, in %s s.\n' "$SECONDS"
 }
@@ -171,7 +171,7 @@ install_python_clients() {
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/clients/requirements.txt
     "$venv/bin/pip" list --format=freeze |
-        grep -E '^(decart|httpx|openai|openai-agents|websockets)='
+        grep -E '^(decart|httpx|openai|openai-agents|requests|websockets)='
 }
 
 node_clients() {
