@@ -17,8 +17,8 @@ use super::{
     layer::{Limits, in_time, take},
 };
 use crate::{
-    CredentialSource, Environment, FromBytes, MakeBody, Profile, Rejection, RejectionKind, StoreError,
-    UnixMillis, event, handshake::Handshake, rejection, service::Refused,
+    CredentialSource, Environment, FromBytes, MakeBody, Profile, Rejection, RejectionKind,
+    StoreError, UnixMillis, event, handshake::Handshake, rejection, service::Refused,
 };
 
 /// The usage of whoever sent a request: in the extensions of every request with a
