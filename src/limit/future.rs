@@ -22,27 +22,27 @@ use crate::{MakeBody, StoreError};
 pin_project! {
     /// The response of [`LimitService`](super::LimitService).
     #[must_use = "futures do nothing unless polled"]
-    pub struct LimitFuture<F, P, R> {
+    pub struct LimitFuture<F, P, M, R> {
         #[pin]
-        state: State<F, P, R>,
+        state: State<F, P, M, R>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, P, R> {
+    enum State<F, P, M, R> {
         Asking { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, ending: Option<Ending<R>> },
+        Inner { #[pin] future: F, ending: Option<Ending<M>> },
         Refused { response: Option<Response<R>> },
     }
 }
 
-impl<F, P, R> LimitFuture<F, P, R> {
+impl<F, P, M, R> LimitFuture<F, P, M, R> {
     pub(super) fn parked(parked: P) -> Self {
         Self { state: State::Asking { parked: Some(Box::new(parked)) } }
     }
 
-    pub(super) const fn inner(future: F, ending: Option<Ending<R>>) -> Self {
+    pub(super) const fn inner(future: F, ending: Option<Ending<M>>) -> Self {
         Self { state: State::Inner { future, ending } }
     }
 
@@ -79,7 +79,7 @@ impl<I, M, B> fmt::Debug for Parked<I, M, B> {
     }
 }
 
-impl<I, M, B, R> Future for LimitFuture<I::Future, Parked<I, M, B>, R>
+impl<I, M, B, R> Future for LimitFuture<I::Future, Parked<I, M, B>, M, R>
 where
     I: Service<Request<B>, Response = Response<R>>,
     M: MakeBody<R>,
@@ -121,7 +121,7 @@ where
     }
 }
 
-impl<F, P, R> fmt::Debug for LimitFuture<F, P, R> {
+impl<F, P, M, R> fmt::Debug for LimitFuture<F, P, M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Asking { .. } => "Asking",

@@ -155,22 +155,20 @@ impl Counts {
 
     /// Whether there was so much left.
     fn add(&mut self, demand: &Demand) -> bool {
-        let used = self.used(demand.budget());
-        let sum = used.checked_add(demand.amount()).filter(|sum| *sum <= demand.limit());
-        match (sum, demand.amount()) {
-            (_, 0) => true,
-            (None, _) => false,
-            (Some(used), _) => {
-                let until = demand.budget().counted().until(self.latest);
-                let count = Count { used, until };
-                if let Some(known) = self.by_budget.get_mut(demand.budget()) {
-                    *known = count;
-                } else {
-                    self.by_budget.insert(demand.budget().clone(), count);
-                }
-                true
-            }
+        if demand.amount() == 0 {
+            return true;
         }
+        let until = demand.budget().counted().until(self.latest);
+        let known = self.by_budget.get_mut(demand.budget());
+        let used = known.as_ref().filter(|count| count.counts_at(self.latest));
+        let used = used.map_or(0, |count| count.used).checked_add(demand.amount());
+        let Some(used) = used.filter(|used| *used <= demand.limit()) else { return false };
+        let count = Count { used, until };
+        match known {
+            Some(known) => *known = count,
+            None => _ = self.by_budget.insert(demand.budget().clone(), count),
+        }
+        true
     }
 
     fn subtract(&mut self, budget: &Budget, amount: u64) {

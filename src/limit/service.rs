@@ -54,7 +54,7 @@ where
 {
     type Response = Response<R>;
     type Error = I::Error;
-    type Future = LimitFuture<I::Future, Parked<I, M, B>, R>;
+    type Future = LimitFuture<I::Future, Parked<I, M, B>, M, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -89,30 +89,34 @@ pub(super) struct Asking {
 }
 
 /// What the answer to a request tells at its end, when its usage is known.
-pub(super) struct Ending<R> {
+pub(super) struct Ending<M> {
     headers: LimitHeaders,
     told: Told,
     usage: Usage,
-    counted: Option<CountedSession<R>>,
+    counted: Option<CountedSession<M>>,
 }
 
 /// A session that may not begin without its place: one that nobody holds would not be counted.
-struct CountedSession<R> {
-    handshake: Handshake,
+struct CountedSession<M> {
     place: Watch,
     /// What is answered if nobody does.
-    refusal: Box<Response<R>>,
+    refused: Refused,
+    is_http1: bool,
+    make_body: M,
 }
 
-impl<R> Ending<R> {
-    pub(super) fn apply(self, response: &mut Response<R>) {
-        if let Some(CountedSession { handshake, place, refusal }) = self.counted
-            && handshake.is_completed_by(response)
+impl<M> Ending<M> {
+    pub(super) fn apply<R>(self, response: &mut Response<R>)
+    where
+        M: MakeBody<R>,
+    {
+        if let Some(CountedSession { place, refused, is_http1, make_body }) = self.counted
+            && refused.handshake.is_completed_by(response)
             && !is_refused(response)
             && place.is_given_back()
         {
             event::uncounted();
-            *response = *refusal;
+            *response = rejection::respond(&refused, is_http1, &make_body);
         }
         let told = Told { usage: self.usage.standing(), ..self.told };
         self.headers.tell(&told, response.headers_mut());
@@ -147,7 +151,7 @@ impl<M> Gate<M> {
         request: &mut Request<B>,
         asking: Asking,
         answer: Result<Taken, StoreError>,
-    ) -> Result<Ending<R>, Response<R>>
+    ) -> Result<Ending<M>, Response<R>>
     where
         M: MakeBody<R>,
     {
@@ -189,12 +193,11 @@ impl<M> Gate<M> {
             let (handshake, profile) = (asking.handshake, Arc::clone(profile));
             let refused = Refused { rejection, handshake, profile, presented: 1, began: None };
             let is_http1 = request.version() <= Version::HTTP_11;
-            let refusal = rejection::respond(&refused, is_http1, &self.make_body);
-            CountedSession { handshake, place, refusal: Box::new(refusal) }
+            CountedSession { place, refused, is_http1, make_body: self.make_body.clone() }
         });
-        let of = (Arc::clone(profile), source);
         let (headers, told) = (profile.limit_headers(), told(&standings));
-        let usage = Usage::of(Arc::clone(&self.limits), asking.demands, &standings, of);
+        let of = (Arc::clone(profile), source);
+        let usage = Usage::of(Arc::clone(&self.limits), asking.demands, told.usage, of);
         request.extensions_mut().insert(usage.clone());
         Ok(Ending { headers, told, usage, counted })
     }

@@ -58,11 +58,10 @@ impl Usage {
     pub(super) fn of(
         limits: Arc<Limits>,
         demands: Vec<Demand>,
-        standings: &[Standing],
+        standing: Option<Standing>,
         (profile, source): (Arc<Profile>, Option<CredentialSource>),
     ) -> Self {
-        let standing = Mutex::new(tightest(Counted::Usage, &demands, standings));
-        let events = AtomicU32::new(1);
+        let (standing, events) = (Mutex::new(standing), AtomicU32::new(1));
         Self(Arc::new(Inner { limits, demands, standing, profile, source, events }))
     }
 
