@@ -18,7 +18,11 @@ use tower_realtime_auth::{
     http::{Request, Response, StatusCode},
 };
 
-use self::cases::{Bare, Case, answer, layer, layered, pending_store};
+use self::cases::{
+    Bare, Case, answer, layer, layered,
+    limits::{Limited, alone, limited},
+    pending_store,
+};
 
 #[test]
 fn accepted() {
@@ -77,6 +81,28 @@ fn refused() {
             assert!(ended.is_err(), "not refused");
         });
         assert_eq!(allocations, of_ending, "{request:?}");
+    }
+}
+
+/// What the limit layer adds: for one thing, two for each header that tells what is left.
+#[test]
+fn limited_requests() {
+    for (case, added) in [
+        (Limited::Request, 14),
+        (Limited::Session, 13),
+        (Limited::Token, 14),
+        // Its answer among them.
+        (Limited::Refused, 23),
+    ] {
+        let (keys, texts) = case.keys(1);
+        let request = case.request(&texts[0]);
+        let (mut alone, mut limited) = (alone(keys.clone()), limited(keys));
+        let auth = warm_count(&request, |request| drop(answer(&mut alone, request)));
+        let both = warm_count(&request, |request| {
+            let is_refused = answer(&mut limited, request).status().is_client_error();
+            assert_eq!(is_refused, case == Limited::Refused);
+        });
+        assert_eq!(both - auth, added, "{}", case.name());
     }
 }
 

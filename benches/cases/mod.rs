@@ -3,6 +3,8 @@
 //! Time, instructions and allocations are counted by three programs over the same cases.
 #![allow(dead_code, reason = "each program uses its part")]
 
+pub mod limits;
+
 use std::{
     convert::Infallible,
     future::{Future, Ready, pending, poll_fn, ready},
