@@ -9,8 +9,8 @@ use std::{
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tower_realtime_auth::{
-    Budget, Counted, Demand, Environment, Held, KeyAdmin, LimitStore, MemoryLimits, NewToken,
-    Payer, Profile, RealtimeAuthLayer, Rules, Standing, Taken,
+    Budget, Clock, Counted, Demand, Environment, Held, KeyAdmin, LimitStore, MemoryLimits,
+    NewToken, Payer, Profile, RealtimeAuthLayer, Rules, Standing, Taken,
 };
 
 use super::*;
@@ -78,6 +78,67 @@ fn eight_threads_at_ten_times_the_limit_get_exactly_the_limit() {
         assert_eq!(inner.calls(), minute * LIMIT as usize);
         clock.advance(MINUTE);
     }
+}
+
+/// The same while the clock runs, jumps and goes back: whatever minute an answer tells of, exactly
+/// the limit passes in it, and nobody is told of an earlier one than before.
+#[test]
+fn eight_threads_are_counted_exactly_in_every_minute_of_a_clock_that_wavers() {
+    const LIMIT: u32 = 100;
+    let (layer, clock) = clocked(NOON);
+    let inner = Inner::default();
+    let keys = Keys::new(MemoryStore::new()).with_clock(ManualClock::new(NOON));
+    let plan = Plan::default().with_requests_per_minute(LIMIT);
+    let issued = issue(&keys, plan).now_or_never().expect("a key");
+    let auth = RealtimeAuthLayer::new(keys).with_profile(Profile::svara());
+    let service = auth.layer(layer.layer(inner.clone()));
+
+    let ask = |seed| {
+        let (mut dice, mut last, mut answers) = (Dice(seed), 0, Vec::new());
+        for _ in 0..4_000 {
+            if dice.below(1_000) == 0 {
+                // By a minute back at most, and by two ahead.
+                let now = clock.now().get() + dice.below(180_000);
+                clock.set(UnixMillis::new(now - 60_000));
+            }
+            let request = plain_with(CredentialSource::Header, issued.key().expose());
+            let response = answer(&service, request);
+            let told = |name| header(&response, name).expect("told").parse().expect("a number");
+            let (remaining, reset): (u64, u64) =
+                (told("x-ratelimit-remaining"), told("x-ratelimit-reset"));
+            assert!(reset >= last, "{reset} after {last}");
+            last = reset;
+            answers.push((reset, response.status().as_u16(), remaining));
+        }
+        answers
+    };
+    let answers: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (1..=8).map(|seed| scope.spawn(move || ask(seed))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut minutes: HashMap<u64, (Vec<u64>, bool)> = HashMap::new();
+    for (reset, status, remaining) in answers {
+        assert_eq!(reset % 60, 0);
+        let (passed, is_spent) = minutes.entry(reset).or_default();
+        match status {
+            200 => passed.push(remaining),
+            status => {
+                assert_eq!((status, remaining), (429, 0));
+                *is_spent = true;
+            }
+        }
+    }
+    let (mut calls, mut spent) = (0, 0);
+    for (reset, (mut passed, is_spent)) in minutes {
+        calls += passed.len();
+        spent += usize::from(is_spent);
+        passed.sort_unstable();
+        let limit = u64::from(LIMIT);
+        let least = if is_spent { 0 } else { limit - passed.len() as u64 };
+        assert!(passed.iter().copied().eq(least..limit), "{reset}: each value once");
+    }
+    assert!(spent > 5, "{spent} minutes were spent");
+    assert_eq!(inner.calls(), calls);
 }
 
 /// What does not pass leaves everything as it was: here the requests, while sessions are refused.

@@ -4,7 +4,9 @@ mod contract;
 mod counting;
 mod door;
 mod headers;
+mod model;
 mod sessions;
+mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod usage;
