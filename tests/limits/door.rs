@@ -1,14 +1,19 @@
 //! Handshakes past a limit leave by the door that their client can see through.
 
 use std::{
+    future::poll_fn,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 use axum::{Router, extract::WebSocketUpgrade, routing::any};
-use support::{Raw, handshake_with};
+use h2::{RecvStream, SendStream, client::SendRequest, ext::Protocol};
+use support::{Raw, SOON, handshake_with, masked};
+use tokio::{net::TcpStream, time::timeout};
 use tower_realtime_auth::{
     CloseFrame, MemoryLimits, Profile, RealtimeAuthLayer, Refusal, RefusalMode, Rules,
+    bytes::Bytes,
+    http::{Method, response},
 };
 
 use super::*;
@@ -17,8 +22,16 @@ use super::*;
 async fn full(
     layer: impl FnOnce(RealtimeAuthLayer<MemoryStore>) -> RealtimeAuthLayer<MemoryStore>,
 ) -> (std::net::SocketAddr, String) {
+    capped(0, layer).await
+}
+
+/// The same, of which there may be so many.
+async fn capped(
+    max_sessions: u32,
+    layer: impl FnOnce(RealtimeAuthLayer<MemoryStore>) -> RealtimeAuthLayer<MemoryStore>,
+) -> (std::net::SocketAddr, String) {
     let clock = ManualClock::new(NOON);
-    let plan = Plan::default().with_requests_per_minute(9).with_max_sessions(0);
+    let plan = Plan::default().with_requests_per_minute(9).with_max_sessions(max_sessions);
     serving(Grants::default().with_plan(plan), &clock, layer, |api| limits(&clock).layer(api)).await
 }
 
@@ -45,7 +58,10 @@ where
     let issued = keys.issue(NewKey::secret("acme").with_grants(grants)).await.expect("a key");
     let session = async |principal: Principal, upgrade: WebSocketUpgrade| {
         let guard = principal.guard();
-        upgrade.on_upgrade(async |_| drop(guard))
+        upgrade.on_upgrade(async move |mut socket| {
+            let _guard = guard;
+            while let Some(Ok(_)) = socket.recv().await {}
+        })
     };
     let api = Router::new().route("/v1/realtime", any(session));
     let app = layer(RealtimeAuthLayer::new(keys)).layer(limited(api));
@@ -167,4 +183,106 @@ async fn a_layer_further_in_closes_too() {
     for _ in 0..3 {
         assert_eq!(code(address, &key).await, 4029);
     }
+}
+
+/// One stream of a connection by HTTP/2, answered.
+struct Stream {
+    head: response::Parts,
+    send: SendStream<Bytes>,
+    recv: RecvStream,
+    read: Vec<u8>,
+}
+
+impl Stream {
+    /// Asks for a WebSocket by an extended CONNECT (RFC 8441).
+    async fn connect(requests: &SendRequest<Bytes>, name: &str, value: String) -> Self {
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri("http://gateway.example/v1/realtime")
+            .extension(Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .header(name, value);
+        let request = request.body(()).expect("a request");
+        let mut requests = requests.clone().ready().await.expect("a connection that lives");
+        let (answer, send) = requests.send_request(request, false).expect("a stream");
+        let answer = timeout(SOON, answer).await.expect("an answer in time").expect("an answer");
+        let (head, recv) = answer.into_parts();
+        Self { head, send, recv, read: Vec::new() }
+    }
+
+    fn told(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+
+    /// One short frame: its first byte and its payload. `None` at the end.
+    async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            let (header, len) = match self.read[..] {
+                [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
+                [_, len, ..] if len < 126 => (2, usize::from(len)),
+                _ => (2, usize::MAX - 2),
+            };
+            if self.read.len() >= header + len {
+                let frame: Vec<u8> = self.read.drain(..header + len).collect();
+                return Some((frame[0], frame[header..].to_vec()));
+            }
+            let more = timeout(SOON, poll_fn(|cx| self.recv.poll_data(cx))).await;
+            let more = more.expect("data in time")?.expect("no reset");
+            self.recv.flow_control().release_capacity(more.len()).expect("as much as was read");
+            self.read.extend_from_slice(&more);
+        }
+    }
+
+    fn close(&mut self, code: u16) {
+        let close = masked(0x88, &code.to_be_bytes());
+        self.send.send_data(close.into(), false).expect("a stream that takes data");
+    }
+}
+
+/// Over HTTP/2 a session is a stream: what is refused is told by the same event and Close, or by a
+/// status, and a place is free again when its stream has ended, while the connection goes on.
+#[tokio::test]
+async fn streams_of_http2_are_sessions_too() {
+    let (address, key) = capped(1, |layer| layer.with_profile(Profile::swaram())).await;
+    let connection = TcpStream::connect(address).await.expect("a connection");
+    let (requests, connection) = h2::client::handshake(connection).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let by_header =
+        async || Stream::connect(&requests, "authorization", format!("Bearer {key}")).await;
+    let offers = format!("realtime, openai-insecure-api-key.{key}");
+    let by_offer =
+        async || Stream::connect(&requests, "sec-websocket-protocol", offers.clone()).await;
+
+    let mut open = by_offer().await;
+    assert_eq!((open.head.status.as_u16(), open.told("x-ratelimit-remaining")), (200, Some("8")));
+    let refused = by_header().await;
+    assert_eq!((refused.head.status.as_u16(), refused.told("retry-after")), (429, Some("1")));
+    assert_eq!(refused.told("x-ratelimit-remaining"), Some("8"), "a refusal consumes nothing");
+
+    let mut refused = by_offer().await;
+    assert_eq!((refused.head.status.as_u16(), refused.told("retry-after")), (200, None));
+    assert_eq!(refused.told("sec-websocket-protocol"), Some("realtime"));
+    assert_eq!(refused.told("x-ratelimit-remaining"), Some("8"));
+    let (first, event) = refused.frame().await.expect("the event");
+    assert_eq!(first, 0x81);
+    let event = String::from_utf8(event).expect("text");
+    assert!(event.contains(r#""code":"session_limit_exceeded""#), "{event}");
+    let (first, close) = refused.frame().await.expect("the Close");
+    assert_eq!((first, &close[..2]), (0x88, &4029_u16.to_be_bytes()[..]));
+    refused.close(4029);
+    assert_eq!(refused.frame().await, None, "the stream ends in good order");
+
+    open.close(1000);
+    while open.frame().await.is_some() {}
+    // The end of the stream may be told before its handler has gone.
+    let again = async {
+        loop {
+            let next = by_header().await;
+            if next.head.status == 200 {
+                return next;
+            }
+        }
+    };
+    let again = timeout(SOON, again).await.expect("the place is free again");
+    assert_eq!(again.told("x-ratelimit-remaining"), Some("7"));
 }
