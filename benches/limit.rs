@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench limit`. Criterion reports each case; at the end, all of them are measured
 //! again in turns: "net" is the time of both layers less that of the auth layer alone, with the
-//! giving back of what a session holds. Then eight threads at once, and the bytes of a budget.
+//! giving back of what a session holds. Then eight threads at once.
 
 mod cases;
 
@@ -16,11 +16,8 @@ use std::{
 };
 
 use criterion::Criterion;
-use futures_util::FutureExt;
 use tower::Service;
 use tower_realtime_auth::{
-    Budget, Counted, Demand, Environment, KeyId, LimitStore, MemoryLimits, Payer, Taken,
-    UnixMillis,
     bytes::Bytes,
     http::{Request, Response},
 };
@@ -39,7 +36,6 @@ const TURNS: u32 = 5_000;
 const THREADS: usize = 8;
 /// How many requests each of them sends.
 const OF_EACH: u64 = 50_000;
-const BUDGETS: u64 = 1_000_000;
 
 /// One case with so many keys, whose time for that many requests can be taken.
 struct Measured {
@@ -68,7 +64,6 @@ fn main() {
         print_ratios(&mut all);
         drop(all);
         KEYS.iter().for_each(|keys| print_threads(*keys));
-        print_memory();
     }
 }
 
@@ -159,25 +154,4 @@ where
         }
     });
     (THREADS as u64 * OF_EACH) as f64 / start.elapsed().as_secs_f64()
-}
-
-/// What budgets take in memory, each with a key's id that nobody else holds.
-fn print_memory() {
-    let limits = MemoryLimits::new();
-    let before = resident_bytes();
-    for number in 0..BUDGETS {
-        let payer = Payer::Line(KeyId::new(format!("key_{number:020}")));
-        let budget = Budget::new(payer, Counted::Requests, Environment::Live);
-        let taken = limits.take(&[Demand::new(budget, 1, 1)], UnixMillis::new(0)).now_or_never();
-        assert!(matches!(taken, Some(Ok(Taken::Granted { .. }))));
-    }
-    let bytes = resident_bytes() - before;
-    println!("{} budgets: {} bytes each", limits.len(), bytes / limits.len());
-}
-
-/// The memory that this process holds; nothing where the system does not tell.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    pages.unwrap_or(0) * 4096
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tower_realtime_auth::{
-    Inserted, KeyAdmin as _, KeyDigest, KeyId, KeyKind, KeyRecord, KeyStore as _, MemoryStore,
-    Parent, Revocations, Stamp, UnixMillis,
+    Budget, Counted, Demand, Environment, Inserted, KeyAdmin as _, KeyDigest, KeyId, KeyKind,
+    KeyRecord, KeyStore as _, LimitStore as _, MemoryLimits, MemoryStore, Parent, Payer,
+    Revocations, Stamp, UnixMillis,
 };
 
 /// A record on the heap: itself and the two counts of its `Arc`.
@@ -96,4 +97,23 @@ fn a_session_that_waits_for_a_revocation() {
         println!("{bytes} bytes a session of {of}");
         assert!(bytes <= most, "{bytes} bytes a session of {of}");
     }
+}
+
+/// Of a key that was used in this minute, whose id its record has.
+#[test]
+fn a_budget_in_use() {
+    let limits = MemoryLimits::new();
+    let records: Vec<_> = (0..how_many()).map(|number| record(number, KeyKind::Secret)).collect();
+    let held = held_by(|| {
+        for record in &records {
+            let payer = Payer::Line(record.id().clone());
+            let budget = Budget::new(payer, Counted::Requests, Environment::Live);
+            let taken = limits.take(&[Demand::new(budget, 1, 1)], NOW).now_or_never();
+            drop(taken.expect("memory answers at once").expect("it answers"));
+        }
+    });
+    assert_eq!(limits.len(), records.len());
+    let bytes = held / how_many();
+    println!("{bytes} bytes a budget");
+    assert!(bytes <= 135, "{bytes} bytes a budget");
 }
