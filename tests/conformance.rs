@@ -13,8 +13,8 @@ use std::{
 
 use tower_realtime_auth::{
     Answer, AuditEntry, AuditFilter, Inserted, KeyAdmin, KeyDigest, KeyFilter, KeyId, KeyRecord,
-    KeyStore, Lookup, MemoryStore, Redeemed, Revocation, Rotated, Stamp, StoreError, TokioRuntime,
-    UnixMillis, Write,
+    KeyStore, Lookup, MemoryStore, Plan, Redeemed, Revocation, Rotated, Stamp, StoreError,
+    TokioRuntime, UnixMillis, Write,
     conformance::{self, Broken, Fragile},
 };
 use wrong::{ALL, Bug, Wrong};
@@ -161,6 +161,10 @@ impl KeyAdmin for Breakable {
 
     fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
         unless_broken!(self, self.memory.remove(id, stamp))
+    }
+
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        unless_broken!(self, self.memory.set_plan(id, plan, stamp))
     }
 
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

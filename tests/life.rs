@@ -316,6 +316,8 @@ async fn the_trail_names_who_did_it() {
     let bob = keys.clone().with_actor("bob");
     let id = issued.record().id();
     let next = bob.rotate(id, MINUTE).await.unwrap();
+    let (from, to) = (Plan::unbounded(), Plan::unbounded().with_max_sessions(1));
+    assert!(ann.set_plan(next.record().id(), to).await.unwrap());
     keys.remove(id).await.unwrap();
     let trail = keys.audit(&AuditFilter::key(id.clone())).await.unwrap();
     let told: Vec<_> = trail
@@ -328,6 +330,7 @@ async fn the_trail_names_who_did_it() {
         [
             (AuditAction::Created, Some("ann"), NOW),
             (rotated, Some("bob"), keys.now()),
+            (AuditAction::Replanned { from, to }, Some("ann"), keys.now()),
             (AuditAction::Removed, None, keys.now()),
         ]
     );

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 use tower_realtime_auth::{
     ApiKey, AuditEntry, AuditFilter, CredentialSource, Issued, KeyAdmin, KeyFilter, KeyId, Keys,
-    KeysOfAccount, ManualClock, MemoryStore, NewKey, NewToken, Principal, RealtimeAuthLayer,
+    KeysOfAccount, ManualClock, MemoryStore, NewKey, NewToken, Plan, Principal, RealtimeAuthLayer,
     SqliteStore, UnixMillis,
 };
 
@@ -32,6 +32,7 @@ struct Expected {
     expires_at: Option<UnixMillis>,
     is_revoked: bool,
     is_replaced: bool,
+    plan: Plan,
 }
 
 fn account(world: u64, tenant: usize) -> String {
@@ -80,6 +81,9 @@ impl<S: KeyAdmin> World<S> {
         if self.model[&id].tenant != tenant {
             return self.guess(tenant, &id).await;
         }
+        if self.dice.one_in(12) {
+            return self.replan(tenant, &id).await;
+        }
         match self.dice.below(if known.len() < MAX_KEYS { 12 } else { 4 }) {
             0 | 1 => self.remove(tenant, &id).await,
             2 => self.revoke_many(tenant).await,
@@ -88,6 +92,20 @@ impl<S: KeyAdmin> World<S> {
             7..9 => self.mint(tenant, &id).await,
             9 => self.read(tenant).await,
             _ => self.connect(&id).await,
+        }
+    }
+
+    /// The whole line has it then, and nobody else.
+    async fn replan(&mut self, tenant: usize, id: &KeyId) {
+        let plan = Plan::default().with_max_sessions(self.dice.below(9) as u32);
+        assert!(self.tenants[tenant].set_plan(id, plan).await.unwrap());
+        let line = self.model[id].line.clone();
+        for (other, expected) in &mut self.model {
+            if expected.line == line {
+                expected.plan = plan;
+            }
+            let found = self.keys.find(other).await.unwrap().expect("a record");
+            assert_eq!(*found.grants().plan(), expected.plan);
         }
     }
 
@@ -100,12 +118,13 @@ impl<S: KeyAdmin> World<S> {
         fn same<T: Debug>(foreign: T, missing: T) {
             assert_eq!(format!("{foreign:?}"), format!("{missing:?}"));
         }
-        let overlap = Duration::from_millis(9);
-        match self.dice.below(5) {
+        let (overlap, plan) = (Duration::from_millis(9), Plan::default().with_max_sessions(0));
+        match self.dice.below(6) {
             0 => same(acme.find(id).await, acme.find(&nobody).await),
             1 => same(acme.rotate(id, overlap).await, acme.rotate(&nobody, overlap).await),
             2 => same(acme.revoke(id).await, acme.revoke(&nobody).await),
             3 => same(acme.remove(id).await, acme.remove(&nobody).await),
+            4 => same(acme.set_plan(id, plan).await, acme.set_plan(&nobody, plan).await),
             _ => {
                 let of = |id: &KeyId| AuditFilter::key(id.clone());
                 same(acme.audit(&of(id)).await, acme.audit(&of(&nobody)).await);
@@ -151,6 +170,7 @@ impl<S: KeyAdmin> World<S> {
             expires_at: record.expires_at(),
             is_revoked: false,
             is_replaced: false,
+            plan: *record.grants().plan(),
         };
         assert!(self.model.insert(record.id().clone(), expected).is_none());
     }
@@ -174,6 +194,7 @@ impl<S: KeyAdmin> World<S> {
         self.model.insert(id.clone(), replaced);
         let issued = rotated.unwrap();
         assert_eq!(*issued.record().line(), old.line);
+        assert_eq!(*issued.record().grants().plan(), old.plan);
         self.note(tenant, &issued, None);
     }
 

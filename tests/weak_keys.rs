@@ -19,7 +19,7 @@ use futures_util::FutureExt as _;
 use tower::{Layer as _, Service as _};
 use tower_realtime_auth::{
     Answer, AuditEntry, AuditFilter, CredentialSource, Environment, Inserted, KeyAdmin, KeyDigest,
-    KeyFilter, KeyId, KeyRecord, KeyStore, Keys, Lookup, NewKey, NewToken, Principal,
+    KeyFilter, KeyId, KeyRecord, KeyStore, Keys, Lookup, NewKey, NewToken, Plan, Principal,
     RealtimeAuthLayer, RefusalMode, Rejection, RejectionKind, Revocation, Rotated, Stamp,
     StoreError, UnixMillis, Write,
     http::{Request, StatusCode},
@@ -76,6 +76,10 @@ impl KeyAdmin for Forgetful {
 
     fn remove(&self, _: &KeyId, _: &Stamp) -> Write<'_, bool> {
         Answer::ready(Err(StoreError::new("nothing is removed here")))
+    }
+
+    fn set_plan(&self, _: &KeyId, _: Plan, _: &Stamp) -> Write<'_, bool> {
+        Answer::ready(Err(StoreError::new("no plan is changed here")))
     }
 
     fn audit(&self, _: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

@@ -6,7 +6,8 @@ use super::{
     rules,
 };
 use crate::{
-    AuditAction, AuditEntry, AuditFilter, Inserted, KeyKind, KeyRecord, Revocation, Rotated, Stamp,
+    AuditAction, AuditEntry, AuditFilter, Inserted, KeyKind, KeyRecord, Plan, Revocation, Rotated,
+    Stamp,
 };
 
 rules![Bench: the_trail_tells_every_change, the_trail_tells_nothing_else, the_trail_is_filtered_and_paged];
@@ -58,7 +59,18 @@ async fn the_trail_tells_every_change(bench: Bench) -> Checked {
     same("rotation", rotated, Rotated::Yes)?;
     expect(&at, AuditAction::Rotated { successor: id("a2") }, "a", acme);
     expect(&at, AuditAction::Created, "a2", acme);
+    let (mut from, most) = (Plan::unbounded(), u64::MAX);
+    let all = from.with_requests_per_minute(0).with_sessions_per_minute(u32::MAX);
+    for to in [all.with_usage_per_month(most).with_max_sessions(3), from.with_max_sessions(0)] {
+        let at = next();
+        same("a plan", bench.store.set_plan(&id("b"), to, &at).await?, true)?;
+        expect(&at, AuditAction::Replanned { from, to }, "b", acme);
+        from = to;
+    }
     bench.put([token("t", "b"), token("u", "b")]).await?;
+    let (at, from) = (next(), Plan::unbounded());
+    same("a token's plan", bench.store.set_plan(&id("t"), all, &at).await?, true)?;
+    expect(&at, AuditAction::Replanned { from, to: all }, "t", acme);
     for (what, key, account) in [
         (Revocation::Key(id("t")), "t", acme),
         (Revocation::Alone(id("a2")), "a2", acme),
@@ -98,6 +110,9 @@ async fn the_trail_tells_nothing_else(bench: Bench) -> Checked {
         Revocation::Account("nobody".into()),
     ] {
         bench.revoke(&again).await?;
+    }
+    for (key, plan) in [("a", Plan::unbounded()), ("no", Plan::unbounded().with_max_sessions(1))] {
+        bench.store.set_plan(&id(key), plan, &stamp()).await?;
     }
     same("removal", bench.store.remove(&id("no"), &stamp()).await?, false)?;
     same("the trail", trail(&bench, &AuditFilter::default()).await?, before)

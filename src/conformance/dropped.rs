@@ -8,16 +8,17 @@ use std::{
 
 use super::{
     bench::{Bench, HOUR, after, id, secret, stamp, token},
-    finding::{Checked, Seen},
+    finding::{Checked, Seen, same},
     rules,
     tasks::give_way,
 };
-use crate::{AuditAction, Grants, Revocation};
+use crate::{AuditAction, Grants, Parent, Plan, Revocation, Rotated};
 
 rules![Bench:
     a_dropped_insert_is_whole_or_nothing,
     a_dropped_rotation_is_whole_or_nothing,
     a_dropped_revocation_is_whole_or_nothing,
+    a_dropped_change_of_plan_is_whole_or_nothing,
     a_dropped_removal_is_whole_or_nothing,
     a_dropped_use_comes_back,
 ];
@@ -90,6 +91,32 @@ async fn a_dropped_revocation_is_whole_or_nothing(bench: Bench) -> Checked {
             .at_last("key, token and trail, or none", async || {
                 let is_noted = is_noted(&bench, &key, &AuditAction::Revoked).await?;
                 Ok([is_noted, bench.is_gone(&child).await?] == [bench.is_gone(&key).await?; 2])
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+async fn a_dropped_change_of_plan_is_whole_or_nothing(bench: Bench) -> Checked {
+    let to = Plan::unbounded().with_requests_per_minute(1);
+    for polls in 0..POLLS {
+        let [old, new, child] = ["old", "new", "t"].map(|name| format!("{name}{polls}"));
+        bench.put([secret(&old), token(&child, &old)]).await?;
+        same("rotation", bench.rotate(&old, secret(&new), after(HOUR)).await?, Rotated::Yes)?;
+        let old_id = id(&old);
+        begin(bench.store.set_plan(&old_id, to, &stamp()), polls).await;
+        let action = AuditAction::Replanned { from: Plan::unbounded(), to };
+        bench
+            .at_last("both keys, the token and the trail, or none", async || {
+                let is_noted = is_noted(&bench, &old, &action).await?;
+                let mut have = [false; 3];
+                for (has, name) in have.iter_mut().zip([&old, &new, &child]) {
+                    let found = bench.store.find(&id(name)).await?;
+                    let found = found.ok_or_else(|| Seen::new(format!("no record of {name}")))?;
+                    let plan = found.parent().map_or(found.grants().plan(), Parent::plan);
+                    *has = *plan == to;
+                }
+                Ok(have == [is_noted; 3])
             })
             .await?;
     }

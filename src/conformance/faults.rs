@@ -8,7 +8,8 @@ use super::{
     rules,
 };
 use crate::{
-    Answer, AuditFilter, Grants, Inserted, KeyAdmin, KeyFilter, KeyId, Revocation, StoreError, Use,
+    Answer, AuditFilter, Grants, Inserted, KeyAdmin, KeyFilter, KeyId, Plan, Revocation,
+    StoreError, Use,
 };
 
 rules![Arc<dyn Fragile>: a_broken_store_knows_nothing, a_mended_store_is_the_old_one];
@@ -49,6 +50,8 @@ async fn a_broken_store_knows_nothing(store: Arc<dyn Fragile>) -> Checked {
         failed("remove", store.remove(&id(name), &stamp()).await)?;
         let rotated = store.rotate(&id(name), secret("new"), after(HOUR), &stamp()).await;
         failed("rotate", rotated)?;
+        let plan = Plan::unbounded().with_max_sessions(1);
+        failed("set_plan", store.set_plan(&id(name), plan, &stamp()).await)?;
     }
     failed("insert", store.insert(secret("c"), None, &stamp()).await)?;
     failed("redeem", store.redeem(&known).await.map(|one| one.map(Use::commit)))?;
@@ -64,6 +67,8 @@ async fn a_mended_store_is_the_old_one(store: Arc<dyn Fragile>) -> Checked {
     store.break_store().await;
     failed("insert", store.insert(secret("c"), None, &stamp()).await)?;
     failed("revoke", store.revoke(&Revocation::Key(id("a")), &stamp()).await)?;
+    let plan = Plan::unbounded().with_max_sessions(1);
+    failed("set_plan", store.set_plan(&id("a"), plan, &stamp()).await)?;
     store.mend().await;
     same("keys and trail", picture(&store).await?, before)?;
     let first = store.lookup(&digest("a")).await?.ok_or_else(|| Seen::new("no record of a"))?;

@@ -39,6 +39,12 @@
 //! | `a_successor_is_of_the_line` | adds the new record as given, in the line of the old one |
 //! | `refused_rotations_change_nothing` | says `Unknown`, `Gone`, `Replaced`, `Taken`, and does nothing |
 //! | `tokens_outlive_a_rotation` | lets the tokens of a rotated key keep their expiry |
+//! | `a_plan_is_of_the_whole_line` | gives it to every key of the line, by whichever it is set, and to no other |
+//! | `a_successor_has_the_plan_of_the_line` | gives a new key the plan of the old one |
+//! | `a_changed_plan_reaches_the_children` | answers children with it as their parent's, and leaves them their own |
+//! | `a_changed_plan_changes_nothing_else` | leaves all else of key and child as it was, and counts uses on |
+//! | `a_line_has_one_plan_after_a_race` | lets a rotation, a mint and a change of the plan see one another |
+//! | `a_lookup_after_a_change_of_plan_shows_it` | answers no lookup with the former plan once it has answered the change |
 //! | `revoking_reaches_exactly_the_named` | revokes whom it should, and counts them |
 //! | `revoking_reaches_the_whole_line` | finds the line by any of its keys, with all tokens |
 //! | `issued_before_is_exclusive` | leaves a key that was made at that very time |
@@ -57,7 +63,7 @@
 //! | `no_key_of_a_revoked_line_is_left` | lets a rotation and a revocation see one another |
 //! | `no_child_of_a_revoked_parent_is_left` | shows the revocation to whoever inserts a child and then asks for its parent |
 //! | `a_lookup_after_a_revocation_shows_it` | answers no lookup from before it once it has answered it |
-//! | `a_dropped_insert_is_whole_or_nothing`, `a_dropped_rotation_is_whole_or_nothing`, `a_dropped_revocation_is_whole_or_nothing`, `a_dropped_removal_is_whole_or_nothing` | finishes what nobody waits for any more, or leaves no trace of it |
+//! | `a_dropped_insert_is_whole_or_nothing`, `a_dropped_rotation_is_whole_or_nothing`, `a_dropped_revocation_is_whole_or_nothing`, `a_dropped_change_of_plan_is_whole_or_nothing`, `a_dropped_removal_is_whole_or_nothing` | finishes what nobody waits for any more, or leaves no trace of it |
 //! | `a_dropped_use_comes_back` | loses no use with whoever has asked for it |
 //! | `a_broken_store_knows_nothing` | answers `Err` while it is broken, never `Ok` |
 //! | `a_mended_store_is_the_old_one` | answers as before once it is mended |
@@ -70,6 +76,7 @@ mod faults;
 mod finding;
 mod listing;
 mod lookups;
+mod plans;
 mod races;
 mod records;
 mod revocation;
@@ -115,11 +122,12 @@ macro_rules! rules {
 use rules;
 
 /// The rules of a store that can be written to.
-const ALL: [&[Rule<Bench>]; 10] = [
+const ALL: [&[Rule<Bench>]; 11] = [
     records::RULES,
     texts::RULES,
     children::RULES,
     rotation::RULES,
+    plans::RULES,
     revocation::RULES,
     uses::RULES,
     listing::RULES,

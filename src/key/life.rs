@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     ApiKey, DigestAlgorithm, Environment, Issued, KeyDigest, KeyError, KeyHint, KeyId, KeyKind,
-    KeyRecord, Keys, KeysOfAccount, NewKey, random_base62,
+    KeyRecord, Keys, KeysOfAccount, NewKey, Plan, random_base62,
 };
 use crate::{
     AuditEntry, AuditFilter, Inserted, KeyAdmin, KeyFilter, Revocation, Rotated, StoreError,
@@ -177,6 +177,20 @@ impl<S: KeyAdmin> Keys<S> {
     /// As [`Keys::revoke`].
     pub async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
         self.store().remove(id, &self.stamp()).await
+    }
+
+    /// Gives a key another plan, and with it those before and after it in its line of rotations;
+    /// answers whether there is such a key.
+    ///
+    /// It holds from the next request on, for the tokens of these keys as well: they draw on what
+    /// their parent may, whatever is theirs. What was counted before stays counted, so that a higher
+    /// limit adds to what is left; what was not limited was not counted. Sessions that are open stay
+    /// open, and go on by the limit of usage that they began with.
+    ///
+    /// # Errors
+    /// If the store cannot answer. The plan may or may not be the new one then: ask again.
+    pub async fn set_plan(&self, id: &KeyId, plan: Plan) -> Result<bool, StoreError> {
+        self.store().set_plan(id, plan, &self.stamp()).await
     }
 
     /// What was changed, the oldest first.

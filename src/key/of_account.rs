@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Issued, KeyError, KeyId, KeyRecord, Keys, NewKey};
+use super::{Issued, KeyError, KeyId, KeyRecord, Keys, NewKey, Plan};
 use crate::{AuditEntry, AuditFilter, KeyAdmin, KeyFilter, StoreError, UnixMillis};
 
 /// The keys of one account: what [`Keys`] can do, within it.
@@ -106,6 +106,17 @@ impl<S: KeyAdmin> KeysOfAccount<S> {
     pub async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
         match self.find(id).await? {
             Some(_) => self.keys.remove(id).await,
+            None => Ok(false),
+        }
+    }
+
+    /// As [`Keys::set_plan`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_plan(&self, id: &KeyId, plan: Plan) -> Result<bool, StoreError> {
+        match self.find(id).await? {
+            Some(_) => self.keys.set_plan(id, plan).await,
             None => Ok(false),
         }
     }

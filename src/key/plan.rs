@@ -2,8 +2,10 @@
 
 /// How much of each a key may use. The default bounds nothing.
 ///
-/// It is part of a key's [`Grants`](crate::Grants) and stored with them. `LimitLayer` (feature
-/// `limit`) counts, and refuses what is too much; without it, nothing does.
+/// It is part of a key's [`Grants`](crate::Grants) and stored with them;
+/// [`Keys::set_plan`](crate::Keys::set_plan) changes it. `LimitLayer` (feature `limit`) counts, with
+/// `MemoryLimits` in the memory of the process that serves, and refuses what is too much; without
+/// it, nothing does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {

@@ -28,7 +28,8 @@ use crate::{Answer, Clock, FromBytes, Runtime, StoreError, SystemClock, UnixMill
 /// It stands behind [`RealtimeAuthLayer`](crate::RealtimeAuthLayer), whose
 /// [`Principal`](crate::Principal) it reads; a request without one passes. All that a request
 /// takes of its key's plan, and of the plan of the key that minted it, is taken in one step or not
-/// at all.
+/// at all. A plan that is changed ([`Keys::set_plan`](crate::Keys::set_plan)) holds from the next
+/// request on.
 ///
 /// A WebSocket handshake takes one of the key's sessions at once. That one is free again when the
 /// last clone of the request's `Principal` is dropped, and of the guard that was made from it: a

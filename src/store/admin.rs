@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{AuditEntry, AuditFilter, KeyStore, Stamp, Write};
-use crate::{DigestAlgorithm, KeyId, KeyKind, KeyRecord, UnixMillis};
+use crate::{DigestAlgorithm, KeyId, KeyKind, KeyRecord, Plan, UnixMillis};
 
 /// The write side of a store. It handles records only, never the text of a key.
 ///
-/// Every method does all of what it says or nothing. What it changes of secret keys, and every
-/// revocation, goes into an audit trail together with the change itself.
+/// Every method does all of what it says or nothing. What it changes of secret keys, every
+/// revocation and every change of a plan goes into an audit trail together with the change itself.
 pub trait KeyAdmin: KeyStore {
     /// Adds a record and overwrites none.
     ///
@@ -27,11 +27,12 @@ pub trait KeyAdmin: KeyStore {
     /// The records that fit `filter`, the oldest first.
     fn list(&self, filter: &KeyFilter) -> Write<'_, Vec<Arc<KeyRecord>>>;
 
-    /// Adds the record `new`, which is of the line of `old` and its successor, and lets `old` expire
-    /// at `old_expires_at` unless it does so earlier.
+    /// Adds the record `new`, which is of the line of `old`, has its plan, and is its successor, and
+    /// lets `old` expire at `old_expires_at` unless it does so earlier.
     ///
     /// Its tokens keep their own expiry. Against a revocation at the same time: whichever comes
-    /// second sees the other, so that no key of a revoked line is left.
+    /// second sees the other, so that no key of a revoked line is left. The same of a change of the
+    /// plan, so that a line has one.
     fn rotate(
         &self,
         old: &KeyId,
@@ -50,6 +51,15 @@ pub trait KeyAdmin: KeyStore {
 
     /// Takes a key back, and forgets it and its children; answers whether there was one.
     fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool>;
+
+    /// Gives another plan to a key and to all before and after it in its line of rotations, because
+    /// they draw on one budget; answers whether there is such a key. Expired and revoked ones get
+    /// it as well.
+    ///
+    /// Once this has answered, every lookup that begins afterwards shows it, in the records of those
+    /// keys and as the plan of the [`Parent`](crate::Parent) in those of their children, whose own
+    /// plans stay as they are. Where a key has this plan already, nothing is changed.
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool>;
 
     /// The entries of the audit trail that fit `filter`, the oldest first.
     ///

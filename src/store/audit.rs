@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{KeyId, UnixMillis};
+use crate::{KeyId, Plan, UnixMillis};
 
 /// When something is changed, and by whom. Stands in the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,13 @@ pub enum AuditAction {
         /// That other one.
         successor: KeyId,
     },
+    /// It got another plan.
+    Replanned {
+        /// The one that it had.
+        from: Plan,
+        /// The one that it has since.
+        to: Plan,
+    },
     /// It was taken back.
     Revoked,
     /// Its record was removed.
@@ -55,12 +62,13 @@ pub enum AuditAction {
 }
 
 impl AuditAction {
-    /// `created`, `rotated`, `revoked` or `removed`.
+    /// `created`, `rotated`, `replanned`, `revoked` or `removed`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Rotated { .. } => "rotated",
+            Self::Replanned { .. } => "replanned",
             Self::Revoked => "revoked",
             Self::Removed => "removed",
         }

@@ -23,7 +23,7 @@ pub use self::{
     memory::MemoryStore,
     revocations::{News, Revocations, Revoked},
 };
-use crate::{KeyDigest, KeyId, KeyRecord, UnixMillis};
+use crate::{KeyDigest, KeyId, KeyRecord, Plan, UnixMillis};
 
 /// Finds keys. All that authentication asks of a store.
 ///
@@ -206,6 +206,10 @@ macro_rules! through_pointer {
 
             fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
                 (**self).remove(id, stamp)
+            }
+
+            fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+                (**self).set_plan(id, plan, stamp)
             }
 
             fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

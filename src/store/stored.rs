@@ -58,6 +58,20 @@ pub(super) fn grants_from_text(text: &str) -> Result<Grants, StoreError> {
     })
 }
 
+/// The text to store of a plan on its own.
+pub(super) fn plan_to_text(plan: &Plan) -> String {
+    plan_to_json(plan).to_string()
+}
+
+/// The plan of a stored text.
+pub(super) fn plan_from_text(text: &str) -> Result<Plan, StoreError> {
+    let value = parse(text.as_bytes(), MAX_DEPTH).ok();
+    value
+        .as_ref()
+        .and_then(plan_from_json)
+        .ok_or_else(|| StoreError::new("a plan cannot be read: is it of a newer version?"))
+}
+
 /// Answers what is wrong: the name of a field, and nothing of what it holds.
 fn read(text: &str) -> Result<Grants, String> {
     let mut fields = match parse(text.as_bytes(), MAX_DEPTH) {

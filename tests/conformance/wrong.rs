@@ -39,6 +39,16 @@ pub enum Bug {
     SuccessorsAreStrangers,
     RotatesTheRevoked,
     RotationEndsTokens,
+    PlansOneOfTheLine,
+    PlansTheLivingAlone,
+    SuccessorsBringTheirPlan,
+    ChildrenKeepTheOldPlan,
+    ChildrenGetThePlan,
+    PlansRefillUses,
+    PlansAreRacy,
+    PlansAreInTwoSteps,
+    PlansAreNotNoted,
+    PlansAreNotedAgain,
     RevokesOneOfTheLine,
     CountsTheNewlyRevoked,
     IssuedBeforeIncludes,
@@ -90,6 +100,17 @@ pub const ALL: &[(Bug, &str)] = &[
     (Bug::SuccessorsAreStrangers, "a_successor_is_of_the_line"),
     (Bug::RotatesTheRevoked, "refused_rotations_change_nothing"),
     (Bug::RotationEndsTokens, "tokens_outlive_a_rotation"),
+    (Bug::PlansOneOfTheLine, "a_plan_is_of_the_whole_line"),
+    (Bug::PlansTheLivingAlone, "a_plan_is_of_the_whole_line"),
+    (Bug::SuccessorsBringTheirPlan, "a_successor_has_the_plan_of_the_line"),
+    (Bug::ChildrenKeepTheOldPlan, "a_changed_plan_reaches_the_children"),
+    (Bug::ChildrenGetThePlan, "a_changed_plan_reaches_the_children"),
+    (Bug::PlansRefillUses, "a_changed_plan_changes_nothing_else"),
+    (Bug::PlansAreRacy, "a_line_has_one_plan_after_a_race"),
+    (Bug::LookupRefillsTheCache, "a_lookup_after_a_change_of_plan_shows_it"),
+    (Bug::PlansAreInTwoSteps, "a_dropped_change_of_plan_is_whole_or_nothing"),
+    (Bug::PlansAreNotNoted, "the_trail_tells_every_change"),
+    (Bug::PlansAreNotedAgain, "the_trail_tells_nothing_else"),
     (Bug::RevokesOneOfTheLine, "revoking_reaches_the_whole_line"),
     (Bug::CountsTheNewlyRevoked, "revoking_reaches_exactly_the_named"),
     (Bug::IssuedBeforeIncludes, "issued_before_is_exclusive"),
@@ -132,6 +153,8 @@ struct Inner {
     used: Mutex<HashMap<KeyId, u32>>,
     noted: Mutex<HashSet<KeyId>>,
     last_revocation: Mutex<Option<UnixMillis>>,
+    /// What is shown as the plans of these keys, or of their parents.
+    old_plans: Mutex<HashMap<KeyId, Plan>>,
 }
 
 impl Wrong {
@@ -145,6 +168,7 @@ impl Wrong {
             used: Mutex::default(),
             noted: Mutex::default(),
             last_revocation: Mutex::default(),
+            old_plans: Mutex::default(),
         }))
     }
 
@@ -171,6 +195,17 @@ impl Wrong {
         let record = KeyRecord::clone(record);
         let last = *self.0.last_revocation.lock().unwrap();
         let parent = record.parent().cloned();
+        let old_plan = self.0.old_plans.lock().unwrap().get(record.id()).copied();
+        let record = match old_plan {
+            None => record,
+            Some(plan) if self.is(Bug::ChildrenKeepTheOldPlan) => {
+                record.with_parent(parent.clone().map(|parent| parent.with_plan(plan)))
+            }
+            Some(plan) => {
+                let grants = record.grants().clone().with_plan(plan);
+                record.with_grants(grants)
+            }
+        };
         Arc::new(match self.0.bug {
             Bug::ForgetsChildren => {
                 record.with_parent(parent.map(|parent| parent.with_revoked_at(None)))
@@ -336,6 +371,13 @@ impl KeyStore for Wrong {
                 this.0.used.lock().unwrap().insert(record.id().clone(), used + 1);
                 Ok(Some(Use::new(|| {})))
             }),
+            Bug::PlansRefillUses => {
+                let mut used = self.0.used.lock().unwrap();
+                let used = used.entry(record.id().clone()).or_default();
+                let is_left = *used < allowed;
+                *used += u32::from(is_left);
+                Answer::ready(Ok(is_left.then(|| Use::new(|| {}))))
+            }
             Bug::UseIsInTwoSteps => Answer::pending(async move {
                 let Some(one) = this.memory().redeem(&record).await? else { return Ok(None) };
                 one.commit();
@@ -483,6 +525,15 @@ impl KeyAdmin for Wrong {
                     memory.remove(&id, &stamp).await?;
                     memory.rotate(&old, new, old_expires_at, &stamp).await?
                 }
+                (Bug::SuccessorsBringTheirPlan | Bug::PlansAreRacy, Some(found)) => {
+                    let plan = match self.0.bug {
+                        Bug::PlansAreRacy => *found.grants().plan(),
+                        _ => *new.grants().plan(),
+                    };
+                    yield_now().await;
+                    self.0.old_plans.lock().unwrap().insert(new.id().clone(), plan);
+                    memory.rotate(&old, new, old_expires_at, &stamp).await?
+                }
                 _ => memory.rotate(&old, new, old_expires_at, &stamp).await?,
             };
             Ok(rotated)
@@ -545,6 +596,46 @@ impl KeyAdmin for Wrong {
         })
     }
 
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        let (memory, id, stamp) = (self.memory(), id.clone(), stamp.clone());
+        Answer::pending(async move {
+            let Some(found) = memory.find(&id).await? else { return Ok(false) };
+            let mut old_plans = HashMap::new();
+            for key in self.every().await {
+                let of_parent = key.parent().map(Parent::plan);
+                let own = Some(key.grants().plan()).filter(|_| *key.id() != id);
+                let kept = match self.0.bug {
+                    Bug::ChildrenKeepTheOldPlan => of_parent,
+                    Bug::PlansOneOfTheLine | Bug::PlansAreInTwoSteps => own,
+                    _ => None,
+                };
+                old_plans.extend(kept.map(|plan| (key.id().clone(), *plan)));
+            }
+            *self.0.old_plans.lock().unwrap() = old_plans;
+            match self.0.bug {
+                Bug::PlansTheLivingAlone if found.is_revoked() => return Ok(true),
+                Bug::ChildrenGetThePlan => {
+                    for child in self.children(&id).await {
+                        memory.set_plan(child.id(), plan, &stamp).await?;
+                    }
+                }
+                Bug::PlansRefillUses => drop(self.0.used.lock().unwrap().remove(&id)),
+                Bug::PlansAreNotedAgain => {
+                    let other = plan.with_max_sessions(7);
+                    memory.set_plan(&id, other, &stamp).await?;
+                }
+                _ => {}
+            }
+            let is_known = memory.set_plan(&id, plan, &stamp).await?;
+            if self.is(Bug::PlansAreInTwoSteps) {
+                yield_now().await;
+                self.0.old_plans.lock().unwrap().clear();
+            }
+            self.forget_lookups();
+            Ok(is_known)
+        })
+    }
+
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {
         let filter = filter.clone();
         Answer::pending(async move {
@@ -574,6 +665,9 @@ impl KeyAdmin for Wrong {
                     let tokens = self.every().await;
                     let tokens = tokens.iter().filter(|record| record.kind() == KeyKind::Ephemeral);
                     trail.extend(tokens.zip(1_000..).map(|(token, number)| created(number, token)));
+                }
+                Bug::PlansAreNotNoted => {
+                    trail.retain(|entry| !matches!(entry.action(), AuditAction::Replanned { .. }));
                 }
                 Bug::InsertIsInTwoSteps => {
                     let noted = self.0.noted.lock().unwrap();

@@ -5,6 +5,7 @@ mod counting;
 mod door;
 mod headers;
 mod model;
+mod plan;
 mod sessions;
 mod sockets;
 #[path = "../support/mod.rs"]

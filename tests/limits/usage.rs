@@ -15,7 +15,7 @@ use tower_realtime_auth::{MemoryLimits, Parent, Reservation, Usage, UsageRefused
 use super::*;
 
 /// The usage of a request of this key.
-fn usage_of(layer: &LimitLayer, record: &Arc<KeyRecord>) -> Usage {
+pub fn usage_of(layer: &LimitLayer, record: &Arc<KeyRecord>) -> Usage {
     let inner = tower::service_fn(async |request: Request<()>| {
         let usage = request.extensions().get::<Usage>().expect("the usage").clone();
         Ok::<_, Infallible>(Response::new(Handed(Some(usage))))

@@ -24,7 +24,7 @@ use tower_realtime_auth::{
     Answer, AuditEntry, AuditFilter, ClientSecrets, ClientTokens, CredentialSource, Environment,
     Grants, Inserted, Issued, JsonBody, KeyAdmin, KeyDigest, KeyFilter, KeyFormat, KeyId, KeyKind,
     KeyRecord, KeyStore, Keys, Lifetimes, Lock, Lookup, ManualClock, MemoryStore, MintError,
-    MintFields, NewKey, NewToken, Principal, Profile, RealtimeAuthLayer, RealtimeSessions,
+    MintFields, NewKey, NewToken, Plan, Principal, Profile, RealtimeAuthLayer, RealtimeSessions,
     Rejection, Revocation, Rotated, SessionGuard, Settings, Stamp, StoreError,
     TranscriptionSessions, UnixMillis, Verdict, Write,
     bytes::Bytes,
@@ -688,6 +688,10 @@ impl KeyAdmin for Meddler {
 
     fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
         self.store.remove(id, stamp)
+    }
+
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        self.store.set_plan(id, plan, stamp)
     }
 
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

@@ -3,11 +3,12 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*};
+use rusqlite::Connection;
 use tower_realtime_auth::{
-    AuditEntry, AuditFilter, DigestAlgorithm, Environment, Grants, Inserted, KeyAdmin, KeyDigest,
-    KeyFilter, KeyHint, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lock, ManualClock, MemoryStore,
-    NewKey, NewToken, Parent, Plan, Revocation, Settings, SqliteStore, Stamp, UnixMillis,
-    http::StatusCode,
+    AuditAction, AuditEntry, AuditFilter, DigestAlgorithm, Environment, Grants, Inserted, KeyAdmin,
+    KeyDigest, KeyFilter, KeyHint, KeyId, KeyKind, KeyRecord, KeyStore, Keys, Lock, ManualClock,
+    MemoryStore, NewKey, NewToken, Parent, Plan, Revocation, Settings, SqliteStore, Stamp,
+    UnixMillis, http::StatusCode,
 };
 
 use crate::{MINUTE, NOW, beside, connect, issue, open, place, status};
@@ -238,6 +239,29 @@ async fn the_trail_is_read_in_pages() {
 
 // ---- As in memory ----
 
+/// One that could not tell of plans yet.
+#[tokio::test]
+async fn a_file_of_the_version_before_is_taken_over() {
+    let (_folder, path) = place();
+    let keys = open(&path).await;
+    let issued = issue(&keys, "acme").await;
+    let audit = keys.audit(&AuditFilter::default()).await.unwrap();
+    drop(keys);
+    let before = "ALTER TABLE audit DROP COLUMN plan_from; ALTER TABLE audit DROP COLUMN plan_to; \
+                  PRAGMA user_version = 1;";
+    Connection::open(&path).unwrap().execute_batch(before).unwrap();
+
+    let keys = open(&path).await;
+    assert_eq!(status(&keys, issued.key()).await, StatusCode::OK);
+    assert_eq!(keys.audit(&AuditFilter::default()).await.unwrap(), audit);
+    let (id, to) = (issued.record().id(), Plan::default().with_max_sessions(u32::MAX));
+    assert!(keys.set_plan(id, to).await.unwrap());
+    let entries = keys.audit(&AuditFilter::key(id.clone())).await.unwrap();
+    let actions: Vec<_> = entries.iter().map(AuditEntry::action).collect();
+    let replanned = AuditAction::Replanned { from: Plan::default(), to };
+    assert_eq!(actions, [&AuditAction::Created, &replanned]);
+}
+
 /// What can be done to a store. Keys are named by numbers. Tokens are not rotated.
 #[derive(Debug, Clone)]
 enum Step {
@@ -245,6 +269,7 @@ enum Step {
     Rotate { old: u8, new: u8, overlap: u16 },
     Revoke(u8),
     RevokeAlone(u8),
+    Plan(u8, Option<u32>),
     RevokeAccount(bool),
     RevokeBefore(bool, u16),
     Remove(u8),
@@ -264,6 +289,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key().prop_map(Step::RevokeAlone),
         1 => any::<bool>().prop_map(Step::RevokeAccount),
         1 => (any::<bool>(), any::<u16>()).prop_map(|(account, at)| Step::RevokeBefore(account, at)),
+        2 => (key(), option::of(0..3_u32)).prop_map(|(key, requests)| Step::Plan(key, requests)),
         1 => key().prop_map(Step::Remove),
         2 => (key(), any::<bool>()).prop_map(|(key, keep)| Step::Redeem { key, keep }),
     ]
@@ -321,6 +347,11 @@ async fn take(store: &impl KeyAdmin, step: &Step, now: UnixMillis) -> String {
             let at = UnixMillis::new(now.get() - u64::from(*ago) * 4);
             let what = Revocation::IssuedBefore { account: account(*first), at };
             format!("{:?}", store.revoke(&what, &stamp).await)
+        }
+        Step::Plan(key, requests) => {
+            let plan = requests.map(|requests| Plan::default().with_requests_per_minute(requests));
+            let plan = plan.unwrap_or_default();
+            format!("{:?}", store.set_plan(&id(*key), plan, &stamp).await)
         }
         Step::Remove(key) => format!("{:?}", store.remove(&id(*key), &stamp).await),
         Step::Redeem { key, keep } => {

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
 use tower_realtime_auth::{
     Answer, AuditEntry, AuditFilter, Inserted, KeyAdmin, KeyDigest, KeyFilter, KeyId, KeyRecord,
-    KeyStore, Lookup, Redeemed, Revocation, Revocations, Rotated, SqliteStore, Stamp, TokioRuntime,
-    UnixMillis, Write,
+    KeyStore, Lookup, Plan, Redeemed, Revocation, Revocations, Rotated, SqliteStore, Stamp,
+    TokioRuntime, UnixMillis, Write,
     conformance::{self, Broken, Fragile},
 };
 
@@ -109,6 +109,10 @@ impl KeyAdmin for InFolder {
 
     fn remove(&self, id: &KeyId, stamp: &Stamp) -> Write<'_, bool> {
         self.store.remove(id, stamp)
+    }
+
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        self.store.set_plan(id, plan, stamp)
     }
 
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

@@ -2,6 +2,7 @@
 
 mod index;
 mod tables;
+mod trail;
 
 use std::{
     fmt,
@@ -13,7 +14,7 @@ use super::{
     Answer, AuditEntry, AuditFilter, Inserted, KeyAdmin, KeyFilter, KeyStore, Lookup, News,
     Redeemed, Revocation, Revocations, Rotated, Stamp, StoreError, Use, Write,
 };
-use crate::{KeyDigest, KeyId, KeyRecord, UnixMillis};
+use crate::{KeyDigest, KeyId, KeyRecord, Plan, UnixMillis};
 
 /// A store in memory: fast, shared by the clones of an `Arc`, and empty after a restart.
 ///
@@ -139,6 +140,10 @@ impl KeyAdmin for MemoryStore {
         Answer::ready(removed.inspect(|_| {
             self.revocations.publish(News::Revoked(std::slice::from_ref(id)));
         }))
+    }
+
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        Answer::ready(self.write(|tables| tables.set_plan(id, plan, stamp)))
     }
 
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

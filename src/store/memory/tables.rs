@@ -1,20 +1,19 @@
 //! The tables of a store in memory, and what is done to them as one.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use super::{
     AuditEntry, AuditFilter, Inserted, KeyFilter, Revocation, Rotated, Stamp, index::Index,
+    trail::Trail,
 };
-use crate::{AuditAction, KeyDigest, KeyId, KeyKind, KeyRecord, Parent, UnixMillis};
+use crate::{AuditAction, KeyDigest, KeyId, KeyKind, KeyRecord, Parent, Plan, UnixMillis};
 
 /// How long an expired ephemeral key is remembered, so that its refusal can say why.
 const REMEMBER_EXPIRED: Duration = Duration::from_secs(60);
-/// How many entries of the audit trail are kept.
-const MAX_AUDIT: usize = 10_000;
 
 #[derive(Default)]
 pub(super) struct Tables {
@@ -24,8 +23,7 @@ pub(super) struct Tables {
     lines: HashMap<KeyId, Vec<KeyId>>,
     expiring: BTreeSet<(UnixMillis, KeyId)>,
     used: HashMap<KeyId, u32>,
-    audit: VecDeque<AuditEntry>,
-    last_number: u64,
+    trail: Trail,
 }
 
 #[derive(Default)]
@@ -58,8 +56,7 @@ impl Tables {
     }
 
     pub(super) fn audit(&self, filter: &AuditFilter) -> Vec<AuditEntry> {
-        let fitting = self.audit.iter().filter(|entry| filter.fits(entry));
-        fitting.take(filter.limit.unwrap_or(usize::MAX)).cloned().collect()
+        self.trail.fitting(filter)
     }
 
     pub(super) fn insert(
@@ -80,7 +77,7 @@ impl Tables {
         }
         if record.kind() == KeyKind::Secret {
             let account = record.account().clone();
-            self.note(stamp, AuditAction::Created, record.id().clone(), Some(account));
+            self.trail.note(stamp, AuditAction::Created, record.id().clone(), Some(account));
         }
         // A parent may be revoked between its request and the insert of what it minted.
         let parent = record.parent().map(|parent| {
@@ -110,14 +107,21 @@ impl Tables {
             return Rotated::Taken;
         }
         let (account, line) = (found.account().clone(), found.line().clone());
+        // As the line has it now, which may have got another since the new record was made.
+        let grants = new.grants().clone().with_plan(*found.grants().plan());
         let expires_at = found.expires_at().map_or(old_expires_at, |own| own.min(old_expires_at));
         let successor = new.id().clone();
         self.change(old, |record| {
             record.with_expires_at(Some(expires_at)).with_successor(Some(successor.clone()))
         });
-        self.note(stamp, AuditAction::Rotated { successor }, old.clone(), Some(account.clone()));
-        self.note(stamp, AuditAction::Created, new.id().clone(), Some(account));
-        self.add(new.with_line(line));
+        self.trail.note(
+            stamp,
+            AuditAction::Rotated { successor },
+            old.clone(),
+            Some(account.clone()),
+        );
+        self.trail.note(stamp, AuditAction::Created, new.id().clone(), Some(account));
+        self.add(new.with_line(line).with_grants(grants));
         Rotated::Yes
     }
 
@@ -130,22 +134,16 @@ impl Tables {
             let found = self.find(root);
             if found.is_none_or(|record| record.revoked_at().is_none()) {
                 let account = found.map(|record| record.account().clone());
-                self.note(stamp, AuditAction::Revoked, root.clone(), account);
+                self.trail.note(stamp, AuditAction::Revoked, root.clone(), account);
             }
             revoked.extend(self.change(root, |record| {
                 let first = record.revoked_at().unwrap_or(stamp.at());
                 record.with_revoked_at(Some(first))
             }));
-            let children = self.children.get(root).map(|children| children.all.clone());
-            for child in &children.unwrap_or_default() {
-                revoked.extend(self.change(child, |record| {
-                    let parent = record.parent().cloned().map(|parent| {
-                        let first = parent.revoked_at().unwrap_or(stamp.at());
-                        parent.with_revoked_at(Some(first))
-                    });
-                    record.with_parent(parent)
-                }));
-            }
+            revoked.extend(self.change_children(root, |parent| {
+                let first = parent.revoked_at().unwrap_or(stamp.at());
+                parent.with_revoked_at(Some(first))
+            }));
         }
         (roots, revoked.len() as u64)
     }
@@ -162,20 +160,43 @@ impl Tables {
         };
         match what {
             Revocation::Alone(id) => vec![id.clone()],
-            Revocation::Key(id) => {
-                let line = self.find(id).map_or(id, |record| record.line());
-                let mut keys = self.lines.get(line).cloned().unwrap_or_default();
-                // Also one that was removed from its line: there may be sessions of it.
-                if !keys.contains(id) {
-                    keys.push(id.clone());
-                }
-                keys
-            }
+            Revocation::Key(id) => self.line_of(id),
             Revocation::Account(account) => all(&|record| record.account() == account),
             Revocation::IssuedBefore { account, at } => {
                 all(&|record| record.account() == account && record.created_at() < *at)
             }
         }
+    }
+
+    /// The keys of the line of `id`, itself among them, also if it was removed from its line: there
+    /// may be sessions of it.
+    fn line_of(&self, id: &KeyId) -> Vec<KeyId> {
+        let line = self.find(id).map_or(id, |record| record.line());
+        let mut keys = self.lines.get(line).cloned().unwrap_or_default();
+        if !keys.contains(id) {
+            keys.push(id.clone());
+        }
+        keys
+    }
+
+    pub(super) fn set_plan(&mut self, id: &KeyId, plan: Plan, stamp: &Stamp) -> bool {
+        if self.find(id).is_none() {
+            return false;
+        }
+        for key in self.line_of(id) {
+            let Some(record) = self.find(&key) else { continue };
+            let (from, account) = (*record.grants().plan(), record.account().clone());
+            if from == plan {
+                continue;
+            }
+            self.change(&key, |record| {
+                let grants = record.grants().clone().with_plan(plan);
+                record.with_grants(grants)
+            });
+            self.change_children(&key, |parent| parent.with_plan(plan));
+            self.trail.note(stamp, AuditAction::Replanned { from, to: plan }, key, Some(account));
+        }
+        true
     }
 
     pub(super) fn remove(&mut self, id: &KeyId, stamp: &Stamp) -> bool {
@@ -184,7 +205,7 @@ impl Tables {
             self.forget(&child);
         }
         self.forget(id);
-        self.note(stamp, AuditAction::Removed, id.clone(), Some(record.account().clone()));
+        self.trail.note(stamp, AuditAction::Removed, id.clone(), Some(record.account().clone()));
         true
     }
 
@@ -243,6 +264,19 @@ impl Tables {
         Some(id.clone())
     }
 
+    /// Changes what the children of a key know of it; answers their ids.
+    fn change_children(&mut self, parent: &KeyId, change: impl Fn(Parent) -> Parent) -> Vec<KeyId> {
+        let children = self.children.get(parent).map(|children| children.all.clone());
+        let children = children.unwrap_or_default();
+        let changed = children.iter().filter_map(|child| {
+            self.change(child, |record| {
+                let parent = record.parent().cloned().map(&change);
+                record.with_parent(parent)
+            })
+        });
+        changed.collect()
+    }
+
     /// How many children of `parent` are neither expired nor revoked.
     fn live_children(&mut self, parent: &KeyId, now: UnixMillis) -> usize {
         let Some(Children { live, .. }) = self.children.get_mut(parent) else { return 0 };
@@ -285,21 +319,6 @@ impl Tables {
                 self.lines.remove(record.line());
             }
         }
-    }
-
-    fn note(
-        &mut self,
-        stamp: &Stamp,
-        action: AuditAction,
-        key_id: KeyId,
-        account: Option<Arc<str>>,
-    ) {
-        if self.audit.len() == MAX_AUDIT {
-            self.audit.pop_front();
-        }
-        self.last_number += 1;
-        let entry = AuditEntry::new(self.last_number, stamp.clone(), action, key_id, account);
-        self.audit.push_back(entry);
     }
 }
 

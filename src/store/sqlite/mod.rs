@@ -28,7 +28,7 @@ use super::{
 };
 #[cfg(feature = "tokio")]
 use crate::TokioRuntime;
-use crate::{KeyDigest, KeyId, KeyRecord, Runtime, UnixMillis};
+use crate::{KeyDigest, KeyId, KeyRecord, Plan, Runtime, UnixMillis};
 
 /// Threads that look keys up: one more than one, so that a long list holds up nobody.
 const READERS: usize = 2;
@@ -39,7 +39,7 @@ const LOOKS: u32 = 4;
 ///
 /// What was answered is on the disk. Every lookup reads the file, so that a key that was revoked,
 /// by whichever process, opens nothing new from then on; sessions that are open hear of it within
-/// [`SqliteOptions::with_revoked_within`].
+/// [`SqliteOptions::with_revoked_within`]. Another plan of a key holds for whatever is asked next.
 ///
 /// The file is made if it is missing, readable to its owner alone, with two more beside it (`-wal`
 /// and `-shm`) that belong to it. It must lie on a local disk. Back it up with
@@ -260,6 +260,12 @@ impl KeyAdmin for SqliteStore {
             is_removed
         };
         self.writer.ask(move |file| writes::remove(file, &id, &author), publish)
+    }
+
+    fn set_plan(&self, id: &KeyId, plan: Plan, stamp: &Stamp) -> Write<'_, bool> {
+        let (id, author) = (id.clone(), self.author(stamp));
+        let set_plan = move |file: &_| writes::set_plan(file, &id, plan, &author);
+        self.writer.ask(set_plan, |is_known| is_known)
     }
 
     fn audit(&self, filter: &AuditFilter) -> Write<'_, Vec<AuditEntry>> {

@@ -37,6 +37,13 @@ pub(super) fn find(connection: &Connection, id: &KeyId) -> Result<Option<KeyReco
     rows::one(connection, STATEMENT, [id.as_str()], rows::record)
 }
 
+/// The keys of the line of `id`, if there is such a key, as they were stored one after the other.
+pub(super) fn line(connection: &Connection, id: &KeyId) -> Result<Vec<KeyRecord>, Fault> {
+    const STATEMENT: &str =
+        select_records!("WHERE k.line = (SELECT line FROM keys WHERE id = ?1) ORDER BY k.rowid");
+    rows::all(connection, STATEMENT, [id.as_str()], rows::record)
+}
+
 pub(super) fn list(
     connection: &Connection,
     filter: &KeyFilter,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, types::Fro
 use super::{super::stored, fault::Fault};
 use crate::{
     AuditAction, AuditEntry, DigestAlgorithm, Environment, KeyDigest, KeyHint, KeyId, KeyKind,
-    KeyRecord, Parent, Stamp, UnixMillis,
+    KeyRecord, Parent, Plan, Stamp, UnixMillis,
 };
 
 /// A statement that reads records, with the state of their parents as it is at that moment.
@@ -98,11 +98,14 @@ pub(super) fn insert(connection: &Connection, record: &KeyRecord) -> Result<(), 
 /// The entry of a row of the table `audit`.
 pub(super) fn entry(row: &Row<'_>) -> Result<AuditEntry, Fault> {
     let action: Box<str> = column(row, "action")?;
-    let action = match (&*action, column::<Option<Box<str>>>(row, "successor")?) {
-        ("created", None) => AuditAction::Created,
-        ("rotated", Some(successor)) => AuditAction::Rotated { successor: id_of(successor) },
-        ("revoked", None) => AuditAction::Revoked,
-        ("removed", None) => AuditAction::Removed,
+    let successor = column::<Option<Box<str>>>(row, "successor")?.map(id_of);
+    let plans = plan(row, "plan_from")?.zip(plan(row, "plan_to")?);
+    let action = match (&*action, successor, plans) {
+        ("created", None, None) => AuditAction::Created,
+        ("rotated", Some(successor), None) => AuditAction::Rotated { successor },
+        ("replanned", None, Some((from, to))) => AuditAction::Replanned { from, to },
+        ("revoked", None, None) => AuditAction::Revoked,
+        ("removed", None, None) => AuditAction::Removed,
         _ => return Err(unknown()),
     };
     let stamp = Stamp::new(required_time(row, "at")?).with_by(column(row, "actor")?);
@@ -175,6 +178,11 @@ fn required_time(row: &Row<'_>, name: &str) -> Result<UnixMillis, Fault> {
 
 pub(super) fn time(row: &Row<'_>, name: &str) -> Result<Option<UnixMillis>, Fault> {
     column::<Option<i64>>(row, name)?.map(from_millis).transpose()
+}
+
+fn plan(row: &Row<'_>, name: &str) -> Result<Option<Plan>, Fault> {
+    let text = column::<Option<Box<str>>>(row, name)?;
+    Ok(text.map(|text| stored::plan_from_text(&text)).transpose()?)
 }
 
 fn algorithm(row: &Row<'_>) -> Result<DigestAlgorithm, Fault> {

@@ -13,7 +13,8 @@ pub(super) type StoreId = [u8; 16];
 /// Each makes of a file of the version before one of the next; `user_version` counts them.
 ///
 /// Times are milliseconds since the Unix epoch.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (
         one   INTEGER PRIMARY KEY CHECK (one = 1),
         store BLOB NOT NULL CHECK (length(store) = 16)
@@ -60,7 +61,12 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX audit_by_key ON audit (key_id, number);
     CREATE INDEX audit_by_account ON audit (account, number);
-"];
+",
+    "
+    ALTER TABLE audit ADD COLUMN plan_from TEXT;
+    ALTER TABLE audit ADD COLUMN plan_to TEXT;
+",
+];
 
 /// Makes the tables of a new file.
 pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {

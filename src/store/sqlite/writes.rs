@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::{
+    super::stored,
     fault::Fault,
     reads,
     rows::{self, to_millis},
 };
 use crate::{
-    AuditAction, Inserted, KeyId, KeyKind, KeyRecord, Revocation, Rotated, Stamp, UnixMillis,
+    AuditAction, Inserted, KeyId, KeyKind, KeyRecord, Plan, Revocation, Rotated, Stamp, UnixMillis,
 };
 
 /// How long an expired ephemeral key is remembered, so that its refusal can say why: a minute, in
@@ -64,7 +65,9 @@ pub(super) fn rotate(
     if is_taken(connection, &new)? {
         return Ok(Rotated::Taken);
     }
-    let new = new.with_line(found.line().clone());
+    // The plan as the line has it now, which may have got another since the new record was made.
+    let grants = new.grants().clone().with_plan(*found.grants().plan());
+    let new = new.with_line(found.line().clone()).with_grants(grants);
     let expires_at = found.expires_at().map_or(old_expires_at, |own| own.min(old_expires_at));
     change(
         connection,
@@ -157,6 +160,28 @@ pub(super) fn remove(connection: &Connection, id: &KeyId, author: &Author) -> Re
     Ok(true)
 }
 
+/// Answers whether there is such a key.
+pub(super) fn set_plan(
+    connection: &Connection,
+    id: &KeyId,
+    plan: Plan,
+    author: &Author,
+) -> Result<bool, Fault> {
+    let line = reads::line(connection, id)?;
+    for record in &line {
+        let from = *record.grants().plan();
+        if from == plan {
+            continue;
+        }
+        let grants = stored::grants_to_text(&record.grants().clone().with_plan(plan));
+        let statement = "UPDATE keys SET grants = ?2 WHERE id = ?1";
+        change(connection, statement, params![record.id().as_str(), grants])?;
+        let replanned = AuditAction::Replanned { from, to: plan };
+        note(connection, author, &replanned, record.id(), Some(record.account()))?;
+    }
+    Ok(!line.is_empty())
+}
+
 /// Takes one of `allowed` uses; answers whether one was left.
 pub(super) fn redeem(connection: &Connection, id: &KeyId, allowed: u32) -> Result<bool, Fault> {
     let statement = "UPDATE keys SET used = used + 1 WHERE id = ?1 AND used < ?2";
@@ -216,10 +241,14 @@ fn note(
         AuditAction::Rotated { successor } => Some(successor.as_str()),
         _ => None,
     };
+    let (from, to) = match action {
+        AuditAction::Replanned { from, to } => (Some(from), Some(to)),
+        _ => (None, None),
+    };
     change(
         connection,
-        "INSERT INTO audit (at, actor, action, key_id, account, successor, origin) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO audit (at, actor, action, key_id, account, successor, plan_from, plan_to, \
+         origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             to_millis(author.stamp.at()),
             author.stamp.by(),
@@ -227,6 +256,8 @@ fn note(
             key_id.as_str(),
             account,
             successor,
+            from.map(stored::plan_to_text),
+            to.map(stored::plan_to_text),
             author.origin
         ],
     )
