@@ -1,8 +1,8 @@
 //! What can be asked for.
 
-use std::time::Duration;
+use std::{num::ParseIntError, str::FromStr, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use tower_realtime_auth::{DigestAlgorithm, Environment, Plan, UnixMillis};
 
 use crate::store::StoreName;
@@ -43,6 +43,8 @@ pub enum Command {
         #[arg(long, value_parser = humantime::parse_duration)]
         overlap: Duration,
     },
+    /// Change how much a key may be used; what is not named stays as it is
+    Plan(Replan),
     /// Take keys back, with the tokens that they minted; open sessions end
     Revoke(Revoke),
     /// Take a key back and forget it
@@ -82,33 +84,79 @@ pub struct New {
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub expires: Option<Duration>,
 
-    /// How many requests it may make in a minute. Noted with the key, for services that count: the
-    /// example servers do not
-    #[arg(long, value_name = "N")]
-    requests_per_minute: Option<u32>,
-
-    /// How many units of usage it has in a month; noted likewise
-    #[arg(long, value_name = "N")]
-    usage_limit: Option<u64>,
-
-    /// How many sessions it may have at once; noted likewise
-    #[arg(long, value_name = "N")]
-    max_sessions: Option<u32>,
+    #[command(flatten)]
+    pub bounds: Bounds,
 }
 
-impl New {
-    pub fn plan(&self) -> Plan {
-        let mut plan = Plan::default();
-        if let Some(requests) = self.requests_per_minute {
-            plan = plan.with_requests_per_minute(requests);
+#[derive(clap::Args)]
+#[command(group = ArgGroup::new("named").args(Bounds::ALL).required(true).multiple(true))]
+pub struct Replan {
+    /// The id of the key; those before and after it in its line of rotations get it too, and its
+    /// tokens are held to it
+    pub id: String,
+
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+// A doc comment here would stand in the place of the command's own.
+#[derive(clap::Args)]
+pub struct Bounds {
+    /// How many requests it may make in a minute: a number, or none for as many as it likes. The
+    /// server that is asked counts, in its memory
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<Bound<u32>>,
+
+    /// How many units of usage it has in a month, if it is a live key; counted likewise, where a
+    /// service tells what is used
+    #[arg(long, value_name = "N")]
+    usage_limit: Option<Bound<u64>>,
+
+    /// How many sessions it may begin in a minute; counted likewise
+    #[arg(long, value_name = "N")]
+    sessions_per_minute: Option<Bound<u32>>,
+
+    /// How many sessions it may have at once; counted likewise
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<Bound<u32>>,
+}
+
+impl Bounds {
+    const ALL: [&str; 4] =
+        ["requests_per_minute", "usage_limit", "sessions_per_minute", "max_sessions"];
+
+    /// The plan with what was named in the place of what it has.
+    pub fn over(&self, plan: &Plan) -> Plan {
+        let requests = over(self.requests_per_minute, plan.requests_per_minute());
+        let usage = over(self.usage_limit, plan.usage_per_month());
+        let new_sessions = over(self.sessions_per_minute, plan.sessions_per_minute());
+        let sessions = over(self.max_sessions, plan.max_sessions());
+
+        let plan = Plan::unbounded();
+        let plan = requests.map_or(plan, |requests| plan.with_requests_per_minute(requests));
+        let plan = usage.map_or(plan, |usage| plan.with_usage_per_month(usage));
+        let plan = new_sessions.map_or(plan, |sessions| plan.with_sessions_per_minute(sessions));
+        sessions.map_or(plan, |sessions| plan.with_max_sessions(sessions))
+    }
+}
+
+fn over<T>(named: Option<Bound<T>>, before: Option<T>) -> Option<T> {
+    named.map_or(before, |Bound(bound)| bound)
+}
+
+/// A number, or `none`.
+#[derive(Clone, Copy)]
+struct Bound<T>(Option<T>);
+
+impl<T: FromStr<Err = ParseIntError>> FromStr for Bound<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
         }
-        if let Some(usage) = self.usage_limit {
-            plan = plan.with_usage_per_month(usage);
-        }
-        if let Some(sessions) = self.max_sessions {
-            plan = plan.with_max_sessions(sessions);
-        }
-        plan
+        let bound = text.parse().map_err(|error| format!("{error}: use a number, or none"))?;
+        Ok(Self(Some(bound)))
     }
 }
 

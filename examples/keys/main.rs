@@ -1,9 +1,10 @@
-//! Keys from the command line: made, listed, rotated, taken back, while servers run on the same
+//! Keys from the command line: made, listed, rotated, limited, taken back, while servers run on the same
 //! store.
 //!
 //!     cargo run --example keys -- create --account acme
 //!     cargo run --example keys -- list
 //!     cargo run --example keys -- rotate ID --overlap 10m
+//!     cargo run --example keys -- plan ID --requests-per-minute 60
 //!     cargo run --example keys -- revoke ID
 //!     cargo run --example keys -- --help
 //!
@@ -28,7 +29,7 @@ use tower_realtime_auth::{
 };
 
 use crate::{
-    args::{Args, Command, Import, New, Revoke, Which},
+    args::{Args, Command, Import, New, Replan, Revoke, Which},
     show::Show,
     store::{Store, StoreName},
 };
@@ -84,6 +85,13 @@ async fn run(Args { store, json, command }: Args) -> Done {
         Command::Rotate { id, overlap } => {
             let issued = keys.rotate(&KeyId::new(id.as_str()), overlap).await;
             show.issued(&issued.map_err(|error| unrotated(&id, error))?)
+        }
+        Command::Plan(Replan { id, bounds }) => {
+            let key = KeyId::new(id.as_str());
+            let found = keys.find(&key).await?.ok_or_else(|| no_such_key(&id))?;
+            keys.set_plan(&key, bounds.over(found.grants().plan())).await?;
+            let record = keys.find(&key).await?.ok_or_else(|| no_such_key(&id))?;
+            show.record(&record)
         }
         Command::Revoke(what) => revoke(&keys, &show, what).await,
         Command::Delete { id } => {
@@ -209,7 +217,7 @@ async fn audit(
 
 impl From<New> for tower_realtime_auth::NewKey {
     fn from(new: New) -> Self {
-        let plan = new.plan();
+        let plan = new.bounds.over(&tower_realtime_auth::Plan::unbounded());
         let mut key = Self::secret(new.account)
             .with_environment(new.env.into())
             .with_grants(tower_realtime_auth::Grants::default().with_plan(plan));

@@ -10,7 +10,8 @@ use std::{
 use serde_json::{Value, json};
 use tabwriter::TabWriter;
 use tower_realtime_auth::{
-    AuditAction, AuditEntry, Environment, Issued, KeyId, KeyRecord, Parent, Revocation, UnixMillis,
+    AuditAction, AuditEntry, Environment, Issued, KeyId, KeyRecord, Parent, Plan, Revocation,
+    UnixMillis,
 };
 
 pub struct Show {
@@ -86,12 +87,13 @@ impl Show {
     }
 
     pub fn audit(&self, entries: &[AuditEntry]) -> Done {
-        const COLUMNS: [&str; 6] = ["at", "by", "action", "id", "account", "successor"];
+        const COLUMNS: [&str; 8] =
+            ["at", "by", "action", "id", "account", "successor", "plan_from", "plan_to"];
         let values = entries.iter().map(of_entry);
         if self.json {
             return print_json(&values.collect::<Value>());
         }
-        let head = COLUMNS.map(str::to_uppercase).to_vec();
+        let head = COLUMNS.map(|name| name.to_uppercase().replace('_', " ")).to_vec();
         let rows = values.map(|value| COLUMNS.map(|name| text(&value[name])).to_vec());
         table([head].into_iter().chain(rows))
     }
@@ -127,11 +129,16 @@ fn of_record(record: &KeyRecord) -> Value {
         }),
         "requests_per_minute": plan.requests_per_minute(),
         "usage_limit": plan.usage_per_month(),
+        "sessions_per_minute": plan.sessions_per_minute(),
         "max_sessions": plan.max_sessions(),
     })
 }
 
 fn of_entry(entry: &AuditEntry) -> Value {
+    let (from, to) = match entry.action() {
+        AuditAction::Replanned { from, to } => (Some(of_plan(from)), Some(of_plan(to))),
+        _ => (None, None),
+    };
     json!({
         "number": entry.number(),
         "at": time(entry.stamp().at()),
@@ -143,7 +150,21 @@ fn of_entry(entry: &AuditEntry) -> Value {
             AuditAction::Rotated { successor } => Some(successor.as_str()),
             _ => None,
         },
+        "plan_from": from,
+        "plan_to": to,
     })
+}
+
+/// What it bounds.
+fn of_plan(plan: &Plan) -> Value {
+    let bounds = [
+        ("requests_per_minute", plan.requests_per_minute().map(u64::from)),
+        ("usage_limit", plan.usage_per_month()),
+        ("sessions_per_minute", plan.sessions_per_minute().map(u64::from)),
+        ("max_sessions", plan.max_sessions().map(u64::from)),
+    ];
+    let bounds = bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?)));
+    bounds.map(|(name, bound)| (name.to_owned(), Value::from(bound))).collect()
 }
 
 fn list(texts: &[Arc<str>]) -> Value {

@@ -41,6 +41,7 @@ RECORD = {
     "metadata": (dict, NoneType),
     "requests_per_minute": COUNT,
     "usage_limit": COUNT,
+    "sessions_per_minute": COUNT,
     "max_sessions": COUNT,
 }
 ISSUED = RECORD | {"key": str}
@@ -52,6 +53,8 @@ ENTRY = {
     "id": str,
     "account": OPTIONAL,
     "successor": OPTIONAL,
+    "plan_from": (dict, NoneType),
+    "plan_to": (dict, NoneType),
 }
 
 # A terminal would obey some of it, a table break at some, and a reader believe the rest.
@@ -156,6 +159,38 @@ def test_a_rotated_key_works_beside_its_successor_for_a_while(keys):
     # Those before and after it in its line go with it.
     assert keys.ask("revoke", new["id"]) == {"revoked": 3}
     assert states(keys) == dict.fromkeys([old["id"], new["id"], newest["id"]], "revoked")
+
+
+def test_a_plan_is_changed_as_far_as_it_is_named_and_for_the_whole_line(keys, monkeypatch):
+    def plan(key):
+        record = keys.ask("describe", key["id"])
+        bounds = ["requests", "sessions"]
+        minute = [record[f"{bound}_per_minute"] for bound in bounds]
+        return *minute, record["usage_limit"], record["max_sessions"]
+
+    old = keys.create("acme", "--requests-per-minute", "60", "--max-sessions", "3")
+    new = keys.ask("rotate", old["id"], "--overlap", "10m")
+    other = keys.create("acme", "--requests-per-minute", "none", "--max-sessions", "0")
+    assert (plan(old), plan(new)) == 2 * ((60, None, None, 3),)
+
+    monkeypatch.setenv("SUDO_USER", "alice")
+    flags = ["--requests-per-minute", "0", "--usage-limit", str(2**64 - 1)]
+    changed = is_shaped(keys.ask("plan", old["id"], *flags), RECORD)
+    assert changed == keys.ask("describe", old["id"])
+    assert (plan(old), plan(new)) == 2 * ((0, None, 2**64 - 1, 3),)
+    flags = ["--sessions-per-minute", "9", "--max-sessions", "none", "--usage-limit", "none"]
+    assert "sessions_per_minute  9\n" in keys.shown("plan", new["id"], *flags)
+    assert (plan(old), plan(new)) == 2 * ((0, 9, None, None),)
+    assert plan(other) == (None, None, None, 0)
+
+    # Once more is no change.
+    keys.ask("plan", new["id"], *flags)
+    entries = [e for e in keys.ask("audit", "--key", old["id"]) if e["action"] == "replanned"]
+    between = {"requests_per_minute": 0, "usage_limit": 2**64 - 1, "max_sessions": 3}
+    first = {"requests_per_minute": 60, "max_sessions": 3}
+    last = {"requests_per_minute": 0, "sessions_per_minute": 9}
+    told = [(is_shaped(e, ENTRY)["by"], e["plan_from"], e["plan_to"]) for e in entries]
+    assert told == [("keys (alice)", first, between), ("keys (alice)", between, last)]
 
 
 def test_one_key_of_a_line_is_taken_back_alone(keys):
@@ -295,7 +330,7 @@ def test_the_audit_trail_tells_what_was_done_and_by_whom(keys, monkeypatch):
 def test_tables_are_aligned(keys):
     keys.create("a")
     keys.create("a-longer-account", "--env", "test")
-    for command, columns in [("list", 8), ("audit", 6)]:
+    for command, columns in [("list", 8), ("audit", 8)]:
         head, *rows = keys.shown(command).splitlines()
         begins = [match.start() for match in re.finditer(r"(?:^|(?<=  ))\S", head)]
         assert (len(begins), len(rows)) == (columns, 2)
@@ -337,6 +372,11 @@ def test_names_that_terminals_obey_are_shown_and_not_obeyed(keys, monkeypatch):
         (["revoke", "key_none"], 1, NO_KEY),
         (["revoke", "key_none", "--alone"], 1, NO_KEY),
         (["rotate", "key_none", "--overlap", "1m"], 1, NONE_SUCH),
+        (["plan", "key_none", "--max-sessions", "1"], 1, NO_KEY),
+        (["plan", "key_none"], 2, "--usage-limit"),
+        (["plan", "--max-sessions", "1"], 2, "<ID>"),
+        (["plan", "key_none", "--max-sessions", "None"], 2, "use a number, or none"),
+        (["plan", "key_none", "--usage-limit", str(2**64)], 2, "too large"),
         (["revoke", "--account", "nobody"], 1, "there is no key of account"),
         (["list", "--store", "memory"], 1, "use --store sqlite:FILE"),
         (["list", "--store", "keys.db"], 2, "use memory, or sqlite:FILE"),
