@@ -26,7 +26,7 @@ use axum::{Router, routing::any};
 use clap::Parser;
 
 use crate::{
-    server::{Flags, Server, Stopping},
+    server::{Flags, Stopping},
     transcript::Transcript,
 };
 
@@ -54,13 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server::log();
     let transcript = args.transcript.as_deref().map(Transcript::open).transpose();
     let transcript = transcript.map_err(|error| format!("--transcript: {error}"))?.map(Arc::new);
-    let sessions = |server: &Server, stopping| {
+    let sessions = |stopping| {
         // `any`, because a WebSocket over HTTP/2 is a CONNECT and not a GET.
         Router::new()
             .route("/v1/realtime", any(realtime::connect))
             .route(server::STREAM, any(stream::connect))
             .with_state(Gateway { stopping, transcript })
-            .merge(send::routes(server.limits.clone()))
+            .merge(send::routes())
     };
     server::run(args.server, sessions, page::public).await
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::{
     Extension, Json, Router,
     body::{Body, to_bytes},
-    extract::{FromRequestParts, State},
+    extract::FromRequestParts,
     http::{StatusCode, header::CACHE_CONTROL, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -15,8 +15,7 @@ use humantime::format_rfc3339_seconds;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tower_realtime_auth::{
-    Budget, Clock as _, Counted, Demand, Environment, KeyKind, LimitStore as _, MemoryLimits,
-    Payer, Principal, Standing, SystemClock, Taken, UnixMillis, Usage,
+    Clock as _, Counted, Environment, KeyKind, Principal, Standing, SystemClock, UnixMillis, Usage,
 };
 
 use crate::{model::fresh, server};
@@ -27,11 +26,10 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Addresses that never lead anywhere (RFC 6761 §6.4), to try what becomes of a failure.
 const UNDELIVERABLE: &str = ".invalid";
 
-pub fn routes(limits: MemoryLimits) -> Router {
+pub fn routes() -> Router {
     Router::new()
         .route(server::SEND, post(send).fallback(wrong_method))
         .route(server::USAGE, get(usage).fallback(wrong_method))
-        .with_state(limits)
 }
 
 /// A secret key. Tokens are for sessions: whoever holds one in a browser sends nothing.
@@ -73,14 +71,10 @@ async fn send(
     })))
 }
 
-async fn usage(
-    State(limits): State<MemoryLimits>,
-    Sender(principal): Sender,
-    Extension(usage): Extension<Usage>,
-) -> Response {
+async fn usage(_: Sender, Extension(usage): Extension<Usage>) -> Response {
     let now = SystemClock.now();
     // Without a limit nobody counts.
-    let (usage, requests) = (usage.standing(), requests(&limits, &principal, now).await);
+    let (usage, requests) = (usage.standing(), usage.requests());
     let reset = requests.and_then(|requests| requests.resets_at());
     let end = Counted::Usage.until(now).unwrap_or(now);
     let last_day = UnixMillis::new(end.get().saturating_sub(1));
@@ -99,24 +93,6 @@ async fn usage(
             "reset": reset.map(UnixMillis::as_secs_rounded_up),
         },
     }))
-}
-
-/// How the requests of this minute stand; `None` without a limit.
-async fn requests(
-    limits: &MemoryLimits,
-    principal: &Principal,
-    now: UnixMillis,
-) -> Option<Standing> {
-    let limit = principal.grants().plan().requests_per_minute()?;
-    let payer = Payer::Line(principal.record().line().clone());
-    let budget = Budget::new(payer, Counted::Requests, principal.environment());
-    // Who asks for nothing is only told.
-    let Ok(Taken::Granted { standings, .. }) =
-        limits.take(&[Demand::new(budget, limit.into(), 0)], now).await
-    else {
-        return None;
-    };
-    standings.first().copied()
 }
 
 fn used(standing: Standing) -> u64 {

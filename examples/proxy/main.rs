@@ -21,7 +21,7 @@ use clap::Parser;
 
 use crate::{
     relay::Proxy,
-    server::{Flags, Public, Server},
+    server::{Flags, Public},
     upstream::Upstream,
 };
 
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     server::log();
     let upstream = Arc::new(Upstream::new(&args.upstream, &args.upstream_key)?);
-    let sessions = |_: &Server, stopping| {
+    let sessions = |stopping| {
         Router::new()
             .route("/v1/realtime", any(relay::connect))
             .with_state(Proxy { stopping, upstream })

@@ -91,7 +91,6 @@ pub(super) struct Asking {
 /// What the answer to a request tells at its end, when its usage is known.
 pub(super) struct Ending<M> {
     headers: LimitHeaders,
-    told: Told,
     usage: Usage,
     counted: Option<CountedSession<M>>,
 }
@@ -118,8 +117,7 @@ impl<M> Ending<M> {
             event::uncounted();
             *response = rejection::respond(&refused, is_http1, &make_body);
         }
-        let told = Told { usage: self.usage.standing(), ..self.told };
-        self.headers.tell(&told, response.headers_mut());
+        self.headers.tell(&self.usage.told(), response.headers_mut());
     }
 }
 
@@ -195,11 +193,12 @@ impl<M> Gate<M> {
             let is_http1 = request.version() <= Version::HTTP_11;
             CountedSession { place, refused, is_http1, make_body: self.make_body.clone() }
         });
-        let (headers, told) = (profile.limit_headers(), told(&standings));
+        let headers = profile.limit_headers();
         let of = (Arc::clone(profile), source);
-        let usage = Usage::of(Arc::clone(&self.limits), asking.demands, told.usage, of);
+        let told = told(&standings);
+        let usage = Usage::of(Arc::clone(&self.limits), asking.demands, told, of);
         request.extensions_mut().insert(usage.clone());
-        Ok(Ending { headers, told, usage, counted })
+        Ok(Ending { headers, usage, counted })
     }
 
     fn refuse<B, R>(

@@ -13,7 +13,7 @@ use http::Response;
 
 use super::{
     Counted, Demand, Held, LimitHeaders, Standing, Taken,
-    headers::{rate_limits_updated, tightest},
+    headers::{Told, rate_limits_updated, tightest},
     layer::{Limits, in_time, take},
 };
 use crate::{
@@ -45,7 +45,9 @@ struct Inner {
     limits: Arc<Limits>,
     /// What the request itself took. None of usage where nothing limits it.
     demands: Vec<Demand>,
-    /// The tightest, as the store last told this request.
+    /// As it stood when the request came.
+    told: Told,
+    /// The tightest usage, as the store last told this request.
     standing: Mutex<Option<Standing>>,
     profile: Arc<Profile>,
     source: Option<CredentialSource>,
@@ -58,11 +60,11 @@ impl Usage {
     pub(super) fn of(
         limits: Arc<Limits>,
         demands: Vec<Demand>,
-        standing: Option<Standing>,
+        told: Told,
         (profile, source): (Arc<Profile>, Option<CredentialSource>),
     ) -> Self {
-        let (standing, events) = (Mutex::new(standing), AtomicU32::new(1));
-        Self(Arc::new(Inner { limits, demands, standing, profile, source, events }))
+        let (standing, events) = (Mutex::new(told.usage), AtomicU32::new(1));
+        Self(Arc::new(Inner { limits, demands, told, standing, profile, source, events }))
     }
 
     /// How the month's usage stands, as this request was last told. `None`: without a limit. To a
@@ -70,6 +72,18 @@ impl Usage {
     #[must_use]
     pub fn standing(&self) -> Option<Standing> {
         *self.lock()
+    }
+
+    /// How the requests of the minute stand, as its headers tell this request. `None`: without a
+    /// limit.
+    #[must_use]
+    pub fn requests(&self) -> Option<Standing> {
+        self.0.told.requests
+    }
+
+    /// All that is told of it at the end.
+    pub(super) fn told(&self) -> Told {
+        Told { usage: self.standing(), ..self.0.told }
     }
 
     /// Takes so much of the month's usage, until it is [committed](Reservation::commit) or given

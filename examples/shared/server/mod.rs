@@ -115,7 +115,7 @@ pub struct Public {
 /// what `public` makes for this server, to everybody.
 pub async fn run(
     flags: Flags,
-    sessions: impl FnOnce(&Server, Stopping) -> Router,
+    sessions: impl FnOnce(Stopping) -> Router,
     public: impl AsyncFnOnce(&Server) -> Result<Public, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let options = SqliteOptions::default().with_revoked_within(flags.revoked_within);
@@ -143,7 +143,7 @@ pub async fn run(
     let realtime_sessions = RealtimeSessions::new(keys.clone()).with_profile(&profile);
     let transcription_sessions = TranscriptionSessions::new(keys.clone()).with_profile(&profile);
     let (stop, stopping) = watch::channel(false);
-    let api = sessions(&server, stopping.clone())
+    let api = sessions(stopping.clone())
         .route_service("/v1/realtime/client_secrets", secrets)
         .route_service("/v1/realtime/sessions", realtime_sessions)
         .route_service("/v1/realtime/transcription_sessions", transcription_sessions)
