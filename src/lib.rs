@@ -14,6 +14,8 @@
     clippy::unwrap_used
 )]
 
+#[cfg(any(feature = "close", feature = "limit"))]
+mod address;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
@@ -54,6 +56,8 @@ mod store;
 pub use bytes;
 pub use http;
 
+#[cfg(any(feature = "close", feature = "limit"))]
+pub use self::address::ClientAddress;
 #[cfg(feature = "axum")]
 pub use self::axum::MissingPrincipal;
 #[cfg(feature = "jwt")]

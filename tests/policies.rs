@@ -13,9 +13,9 @@ use futures_util::FutureExt as _;
 use support::{Body, Raw, StoreFn, handshake, keys_with_secret, serve};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_realtime_auth::{
-    Answer, Closing, CredentialSource, Environment, Grants, KeyDigest, Keys, Lifetimes,
-    MemoryStore, NewKey, Policy, Principal, Profile, RealtimeAuthLayer, RefusalMode, Rejection,
-    RejectionKind, StoreError,
+    Answer, ClientAddress, Closing, CredentialSource, Environment, Grants, KeyDigest, Keys,
+    Lifetimes, MemoryStore, NewKey, Policy, Principal, Profile, RealtimeAuthLayer, RefusalMode,
+    Rejection, RejectionKind, StoreError,
     http::{HeaderMap, Method, Request, Response, StatusCode, Uri},
 };
 
@@ -237,9 +237,11 @@ async fn a_store_that_does_not_count_lets_no_limited_key_through() {
 #[tokio::test]
 async fn one_source_holds_only_so_many_refused_handshakes() {
     let (keys, _) = keys_with_secret().await;
-    let closing = Closing::default()
-        .with_deadline(std::time::Duration::from_secs(60))
-        .with_max_per_source(2, |_| Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let closing =
+        Closing::default().with_deadline(std::time::Duration::from_secs(60)).with_max_per_source(
+            2,
+            ClientAddress::connection(|_| Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        );
     let layer = RealtimeAuthLayer::new(keys).with_closing(closing);
     let watched = layer.clone();
     let service = layer.layer(service_fn(|_: Request<hyper::body::Incoming>| {

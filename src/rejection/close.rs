@@ -8,7 +8,6 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    net::IpAddr,
     pin::pin,
     sync::Arc,
     task::{Poll, ready},
@@ -19,7 +18,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::future::select;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{
         CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
         UPGRADE,
@@ -37,7 +36,8 @@ use super::{
     lingering::Lingering,
 };
 use crate::{
-    CredentialSource, MakeBody,
+    ClientAddress, CredentialSource, MakeBody,
+    address::Source,
     handshake::{Handshake, select_to_refuse},
     layer::Config,
     service::Refused,
@@ -103,27 +103,25 @@ pub enum RefusalMode {
 /// ```
 /// use std::{net::SocketAddr, time::Duration};
 /// use axum::extract::ConnectInfo;
-/// use tower_realtime_auth::Closing;
+/// use tower_realtime_auth::{ClientAddress, Closing};
 ///
+/// // The address of the connection, as axum's `into_make_service_with_connect_info` tells it.
+/// let address = ClientAddress::connection(|extensions| {
+///     extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
+/// });
 /// let closing = Closing::default()
 ///     .with_deadline(Duration::from_secs(1))
 ///     .with_max_lingering(100)
-///     // By address of the connection, which axum's `into_make_service_with_connect_info` tells.
-///     .with_max_per_source(10, |extensions| {
-///         extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
-///     });
+///     .with_max_per_source(10, address);
 /// ```
 #[derive(Clone)]
 pub struct Closing {
     deadline: Duration,
     max_drained: usize,
     max_lingering: usize,
-    per_source: Option<(usize, Arc<SourceOf>)>,
+    per_source: Option<(usize, ClientAddress)>,
     lingering: Arc<Lingering>,
 }
-
-/// Tells where a request comes from.
-type SourceOf = dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync;
 
 impl Default for Closing {
     /// 3 seconds, 256 KiB, 1,024 at once, as many of them from one source as there are.
@@ -158,27 +156,21 @@ impl Closing {
     }
 
     /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits.
-    ///
-    /// `source_of` tells it from the request's extensions, where the server has put the address of
-    /// the connection. A request of unknown source counts for the bound over all alone.
+    /// A request of unknown source counts for the bound over all alone.
     #[must_use]
-    pub fn with_max_per_source(
-        self,
-        max: usize,
-        source_of: impl Fn(&Extensions) -> Option<IpAddr> + Send + Sync + 'static,
-    ) -> Self {
-        Self { per_source: Some((max, Arc::new(source_of))), ..self }
+    pub fn with_max_per_source(self, max: usize, address: ClientAddress) -> Self {
+        Self { per_source: Some((max, address)), ..self }
     }
 
     pub(crate) fn lingering(&self) -> usize {
         self.lingering.total()
     }
 
-    fn permit(&self, extensions: &Extensions) -> Option<Permit> {
-        let source = self.per_source.as_ref().and_then(|(max, source_of)| {
-            let source = source_of(extensions)?;
-            Some((source, *max))
-        });
+    fn permit<B>(&self, request: &Request<B>) -> Option<Permit> {
+        let source = self
+            .per_source
+            .as_ref()
+            .and_then(|(max, address)| Some((address.source_of(request)?, *max)));
         let entered = self.lingering.enter(self.max_lingering, source);
         entered.then(|| Permit {
             lingering: Arc::clone(&self.lingering),
@@ -202,7 +194,7 @@ impl fmt::Debug for Closing {
 /// One place among those that may linger, given back when dropped.
 struct Permit {
     lingering: Arc<Lingering>,
-    source: Option<IpAddr>,
+    source: Option<Source>,
 }
 
 impl Drop for Permit {
@@ -231,7 +223,7 @@ where
     // poller would panic and a forgotten clone would keep the socket open.
     let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
     let protocol = select_to_refuse(request.headers(), profile)?;
-    let permit = closing.permit(request.extensions())?;
+    let permit = closing.permit(&request)?;
 
     let mut response = Response::new(make_body.make(Bytes::new()));
     *response.status_mut() = match handshake {
