@@ -55,6 +55,8 @@ pub enum ConfigError {
     },
     /// A range of lifetimes that is empty, or a default outside of it.
     Lifetime,
+    /// A limit of failures by source, and nobody has said where the address of a client stands.
+    NoClientAddress,
 }
 
 impl fmt::Display for ConfigError {
@@ -91,6 +93,11 @@ impl fmt::Display for ConfigError {
                 f,
                 "the shortest lifetime must be at least 1 s, and the default between the \
                  shortest and the longest"
+            ),
+            Self::NoClientAddress => write!(
+                f,
+                "failures are limited by where they come from: say by FailureLimit::with_address \
+                 whether that is the connection or an entry of X-Forwarded-For"
             ),
         }
     }

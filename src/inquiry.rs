@@ -33,6 +33,8 @@ pub(crate) struct Inquiry {
     epoch: u64,
     /// What is answered if no candidate is good: the first one's refusal.
     refusal: Option<Rejection>,
+    /// Whether one of those that were passed over may have been guessed.
+    guessed: bool,
     /// When the request came, if somebody listens to decisions.
     pub(crate) began: Option<UnixMillis>,
 }
@@ -58,8 +60,17 @@ impl Inquiry {
         candidates: Candidates,
         began: Option<UnixMillis>,
     ) -> Self {
-        let (step, refusal) = (Step::Next, None);
-        Self { handshake, profile, candidates, next: 0, step, epoch: 0, refusal, began }
+        Self {
+            handshake,
+            profile,
+            candidates,
+            next: 0,
+            step: Step::Next,
+            epoch: 0,
+            refusal: None,
+            guessed: false,
+            began,
+        }
     }
 
     /// How many places held a credential.
@@ -155,6 +166,7 @@ impl Inquiry {
             handshake: self.handshake,
             profile: Arc::clone(&self.profile),
             presented: self.presented(),
+            guessed: self.guessed,
             began: self.began,
         }
     }
@@ -182,6 +194,7 @@ impl Inquiry {
 
     fn pass_over(&mut self, source: CredentialSource, kind: RejectionKind) {
         self.refusal.get_or_insert(Rejection::new(kind, Some(source)));
+        self.guessed |= kind.is_guess();
         self.next += 1;
     }
 }

@@ -9,6 +9,8 @@ use tower_layer::Layer;
 use crate::TokioRuntime;
 #[cfg(feature = "close")]
 use crate::{Closing, RefusalMode};
+#[cfg(feature = "limit")]
+use crate::{ConfigError, FailureLimit};
 use crate::{
     Conflicts, Decision, Environment, FromBytes, KeyStore, Keys, Policy, Profile, RealtimeAuth,
     Runtime, event::Audit, policy::Policies,
@@ -72,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) refusal: RefusalMode,
     #[cfg(feature = "close")]
     pub(crate) closing: Closing,
+    #[cfg(feature = "limit")]
+    pub(crate) failure_limit: Option<FailureLimit>,
     pub(crate) lookup_deadline: Duration,
     pub(crate) runtime: Arc<dyn Runtime>,
 }
@@ -95,6 +99,8 @@ impl<S: KeyStore> RealtimeAuthLayer<S> {
             refusal: RefusalMode::default(),
             #[cfg(feature = "close")]
             closing: Closing::default(),
+            #[cfg(feature = "limit")]
+            failure_limit: None,
             lookup_deadline: Duration::from_secs(1),
             runtime: Arc::new(runtime),
         };
@@ -158,6 +164,18 @@ impl<S, M> RealtimeAuthLayer<S, M> {
     #[cfg(feature = "close")]
     pub fn with_closing(self, closing: Closing) -> Self {
         self.configure(|config| config.closing = closing)
+    }
+
+    /// How many wrong keys may come from one source. Without this, any number.
+    ///
+    /// # Errors
+    /// If nobody has said where the address of a client stands ([`FailureLimit::with_address`]).
+    #[cfg(feature = "limit")]
+    pub fn with_failure_limit(self, limit: FailureLimit) -> Result<Self, ConfigError> {
+        if !limit.has_address() {
+            return Err(ConfigError::NoClientAddress);
+        }
+        Ok(self.configure(|config| config.failure_limit = Some(limit)))
     }
 
     /// How long the store may take to answer for one request; past it, the request is refused with
@@ -224,6 +242,8 @@ impl fmt::Debug for Config {
             .field("lookup_deadline", &self.lookup_deadline);
         #[cfg(feature = "close")]
         debug.field("refusal", &self.refusal).field("closing", &self.closing);
+        #[cfg(feature = "limit")]
+        debug.field("failure_limit", &self.failure_limit);
         debug.finish_non_exhaustive()
     }
 }

@@ -64,8 +64,9 @@ pub use self::axum::MissingPrincipal;
 pub use self::key::TokenSigner;
 #[cfg(feature = "limit")]
 pub use self::limit::{
-    Budget, Counted, Demand, Held, LimitFuture, LimitHeaders, LimitLayer, LimitService, LimitStore,
-    MemoryLimits, Payer, Reservation, Rules, Standing, Take, Taken, Usage, UsageRefused,
+    Budget, Counted, Demand, FailureLimit, Held, LimitFuture, LimitHeaders, LimitLayer,
+    LimitService, LimitStore, MemoryLimits, Payer, Reservation, Rules, Standing, Take, Taken,
+    Usage, UsageRefused,
 };
 #[cfg(feature = "mint")]
 pub use self::mint::{

@@ -102,6 +102,9 @@ pub(crate) struct Refused {
     pub(crate) handshake: Handshake,
     pub(crate) profile: Arc<Profile>,
     pub(crate) presented: u8,
+    /// Whether one of its credentials may have been guessed.
+    #[cfg_attr(not(feature = "limit"), allow(dead_code, reason = "nobody counts"))]
+    pub(crate) guessed: bool,
     pub(crate) began: Option<UnixMillis>,
 }
 
@@ -129,6 +132,7 @@ impl<S: KeyStore, M> Auth<S, M> {
                 handshake,
                 profile,
                 presented: unusable.presented,
+                guessed: unusable.kind.is_guess(),
                 began,
             }))
         };
@@ -180,8 +184,23 @@ impl<S: KeyStore, M> Auth<S, M> {
     where
         M: MakeBody<R>,
     {
+        #[cfg(feature = "limit")]
+        let limited = self.limited(&request, refused);
+        #[cfg(feature = "limit")]
+        let refused = limited.as_ref().unwrap_or(refused);
         event::refused(refused, &self.config, || self.keys.now());
         rejection::answer(request, refused, Some(&self.config), &self.make_body)
+    }
+
+    /// The refusal that stands in the place of another one, of which its source has had enough.
+    #[cfg(feature = "limit")]
+    fn limited<B>(&self, request: &Request<B>, refused: &Refused) -> Option<Refused> {
+        let limit = self.config.failure_limit.as_ref().filter(|_| refused.guessed)?;
+        let wait = limit.fail(request, self.keys.now())?;
+        let source = refused.rejection.source();
+        let rejection = Rejection::new(RejectionKind::TooManyFailures, source);
+        let rejection = rejection.with_retry_after(Some(wait));
+        Some(Refused { rejection, profile: Arc::clone(&refused.profile), ..*refused })
     }
 }
 

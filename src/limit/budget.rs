@@ -169,7 +169,7 @@ impl Standing {
 const MINUTE: u64 = 60_000;
 const DAY: u64 = 86_400_000;
 
-const fn end_of_minute(now: UnixMillis) -> UnixMillis {
+pub(super) const fn end_of_minute(now: UnixMillis) -> UnixMillis {
     UnixMillis::new((now.get() / MINUTE).saturating_add(1).saturating_mul(MINUTE))
 }
 

@@ -1,6 +1,7 @@
 //! Limits: how much of its plan a key has left, and what becomes of requests past it.
 
 mod budget;
+mod failures;
 mod future;
 mod headers;
 mod layer;
@@ -14,6 +15,7 @@ mod usage;
 pub(crate) use self::permit::SessionPermit;
 pub use self::{
     budget::{Budget, Counted, Demand, Payer, Standing},
+    failures::FailureLimit,
     future::LimitFuture,
     headers::LimitHeaders,
     layer::LimitLayer,

@@ -189,7 +189,14 @@ impl<M> Gate<M> {
         let counted = place.map(|place| {
             let rejection = Rejection::new(RejectionKind::Uncounted, source);
             let (handshake, profile) = (asking.handshake, Arc::clone(profile));
-            let refused = Refused { rejection, handshake, profile, presented: 1, began: None };
+            let refused = Refused {
+                rejection,
+                handshake,
+                profile,
+                presented: 1,
+                guessed: false,
+                began: None,
+            };
             let is_http1 = request.version() <= Version::HTTP_11;
             CountedSession { place, refused, is_http1, make_body: self.make_body.clone() }
         });
@@ -218,8 +225,14 @@ impl<M> Gate<M> {
         event::limited(rejection, principal);
         let Asking { handshake, profile, .. } = asking;
         let profile = Arc::clone(profile);
-        let refused =
-            Refused { rejection, handshake: *handshake, profile, presented: 1, began: None };
+        let refused = Refused {
+            rejection,
+            handshake: *handshake,
+            profile,
+            presented: 1,
+            guessed: false,
+            began: None,
+        };
         // The connection goes with it, so that the handshake of a browser can be closed.
         let mut handed = Request::new(());
         *handed.version_mut() = request.version();

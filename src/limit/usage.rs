@@ -255,7 +255,8 @@ impl UsageRefused {
     {
         let (rejection, profile) = (self.rejection, Arc::clone(&self.profile));
         let handshake = Handshake::None;
-        let refused = Refused { rejection, handshake, profile, presented: 1, began: None };
+        let refused =
+            Refused { rejection, handshake, profile, presented: 1, guessed: false, began: None };
         rejection::respond(&refused, false, make_body)
     }
 }

@@ -117,6 +117,7 @@ fn openai_refusal(rejection: &Rejection) -> Refusal {
         RejectionKind::Model => "invalid_request_error.invalid_model",
         RejectionKind::RateLimited => "rate_limit_error.rate_limit_exceeded",
         RejectionKind::TooManySessions => "rate_limit_error.session_limit_exceeded",
+        RejectionKind::TooManyFailures => "rate_limit_error.too_many_failures",
         RejectionKind::UsageSpent => "rate_limit_error.insufficient_quota",
         RejectionKind::LimitsUnavailable | RejectionKind::StoreUnavailable => {
             "server_error.service_unavailable"

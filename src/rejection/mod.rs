@@ -38,6 +38,7 @@ impl Rejection {
         let retry_after = match kind {
             RejectionKind::RateLimited
             | RejectionKind::TooManySessions
+            | RejectionKind::TooManyFailures
             | RejectionKind::LimitsUnavailable
             | RejectionKind::StoreUnavailable => Some(Duration::from_secs(1)),
             _ => None,
@@ -134,6 +135,9 @@ pub enum RejectionKind {
     RateLimited,
     /// The key, or its account, has as many sessions open as it may.
     TooManySessions,
+    /// Its credential is no key's, and too many such have come from its source in this minute
+    /// (`FailureLimit`).
+    TooManyFailures,
     /// So much of the month's usage is not left.
     UsageSpent,
     /// An upgrade or CONNECT that is not a proper WebSocket handshake.
@@ -151,6 +155,12 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
+    /// Whether the credential is no key's, so that it may have been guessed. One that was a key's
+    /// has not been; and of two that contradict each other, one may be.
+    pub(crate) const fn is_guess(self) -> bool {
+        matches!(self, Self::Unknown | Self::Malformed)
+    }
+
     /// A short name for logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -167,6 +177,7 @@ impl RejectionKind {
             Self::Spent => "spent",
             Self::RateLimited => "rate_limited",
             Self::TooManySessions => "too_many_sessions",
+            Self::TooManyFailures => "too_many_failures",
             Self::UsageSpent => "usage_spent",
             Self::Handshake => "handshake",
             Self::Unguarded => "unguarded",

@@ -205,6 +205,14 @@ impl RejectionKind {
                 message: "The API key has as many sessions open as it may. Close one.",
                 close: (4029, "Too many sessions: close one"),
             },
+            Self::TooManyFailures => Words {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: None,
+                code: "too_many_failures",
+                message: "Too many invalid API keys came from your address in this minute. Use a \
+                          valid one, or wait for the next minute.",
+                close: (4029, "Too many invalid API keys: wait for the next minute"),
+            },
             Self::UsageSpent => Words {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 challenge: None,
