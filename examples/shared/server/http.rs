@@ -1,8 +1,8 @@
 //! Accepts connections within bounds, and ends them in good time.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, http::Request, response::Response};
+use axum::{body::Body, extract::ConnectInfo, http::Request, response::Response};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -55,7 +55,7 @@ where
             accepted = accept(&listener, &places) => accepted,
             () = stopped(&mut stopping) => break,
         };
-        let (stream, place) = match accepted {
+        let (stream, peer, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Mostly too many open files: what is open must end before more can come.
@@ -64,7 +64,12 @@ where
                 continue;
             }
         };
-        let (app, tls, watcher) = (app.clone(), tls.clone(), connections.watcher());
+        let (tls, watcher) = (tls.clone(), connections.watcher());
+        // Clients are told apart by it, if wrong keys are limited.
+        let app = app.clone().map_request(move |mut request: Request<Body>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
         let mut stopping = stopping.clone();
         tokio::spawn(async move {
             let _place = place;
@@ -139,11 +144,11 @@ where
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, peer, place))
 }
 
 /// Waits, no longer than the deadline, until the server and all sessions have ended.

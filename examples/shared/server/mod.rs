@@ -3,6 +3,7 @@
 
 mod drained;
 mod greeting;
+mod guessing;
 mod http;
 mod plan;
 mod profile_kind;
@@ -34,7 +35,10 @@ use tower_realtime_auth::{
     SqliteOptions, StoreError, TranscriptionSessions,
 };
 
-use self::{greeting::greet, plan::PlanFlags, signing::Signing, store::StoreName, tls::Tls};
+use self::{
+    greeting::greet, guessing::Guessing, plan::PlanFlags, signing::Signing, store::StoreName,
+    tls::Tls,
+};
 pub use self::{profile_kind::ProfileKind, store::Store};
 
 /// The account that keys given or made at the start belong to.
@@ -80,6 +84,9 @@ pub struct Flags {
 
     #[command(flatten)]
     signing: Signing,
+
+    #[command(flatten)]
+    guessing: Guessing,
 
     /// Speak TLS, with a certificate made at the start and signed by nobody else
     #[arg(long)]
@@ -152,7 +159,9 @@ pub async fn run(
         .merge(routes);
     let (decart, svara) = (Arc::new(Profile::decart()), Arc::new(Profile::svara()));
     // Round the whole router, so that no key is left in what the router remembers of a request.
-    let app = RealtimeAuthLayer::new(keys.clone())
+    let app = flags
+        .guessing
+        .limit(RealtimeAuthLayer::new(keys.clone()))?
         .with_profile(profile)
         .with_policy(move |_, uri| policy(paths, &decart, &svara, uri))
         // Behind it, because it is the key whose plan counts.
