@@ -158,15 +158,14 @@ async fn openais_sessions_are_told_by_an_event() {
         let layer = RealtimeAuthLayer::new(keys).with_profile(profile);
         let service = layer.layer(limits.layer(service));
         let key = issued.key().expose().to_owned();
-        let ask = move || {
+        move || {
             let Ok(_) = service
                 .clone()
                 .oneshot(to("/v1/realtime", &key))
                 .now_or_never()
                 .expect("an answer at once");
             usages.recv().expect("a usage")
-        };
-        ask
+        }
     };
     let plan = Plan::default().with_requests_per_minute(4);
     let ask = usage_of(Profile::openai(), plan).await;
