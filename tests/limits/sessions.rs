@@ -250,7 +250,8 @@ async fn a_session_whose_place_nobody_holds_does_not_begin() {
         Ok::<_, Infallible>(response)
     });
     let service = layer.layer(careless);
-    let (capped, free) = (capped(), record(Plan::default().with_sessions_per_minute(9)));
+    let plan = Plan::default().with_sessions_per_minute(9).with_usage_per_month(9);
+    let (capped, free) = (capped(), record(plan));
     let response = answer(&service, to(&capped, "/"));
     assert_eq!(kind(&response), Some(RejectionKind::Uncounted));
     assert_eq!((response.status().as_u16(), header(&response, "upgrade")), (500, None));
