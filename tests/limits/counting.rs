@@ -345,6 +345,14 @@ fn its_memory_follows_what_is_in_use() {
         standing(&limits, budget(&format!("none {key}"), Counted::Usage), 1, NOON.get());
     }
     assert!(limits.len() <= before);
+    // And no request goes through all of them alone.
+    let limits = MemoryLimits::new();
+    let of_key = |key: u64| [Demand::new(budget(&key.to_string(), Counted::Requests), 1, 1)];
+    for key in 0..500 {
+        take(&limits, &of_key(key), NOON.get());
+    }
+    take(&limits, &of_key(500), NOON.get() + 60_000);
+    assert_eq!(limits.len(), 501, "forgotten when as many have come");
 }
 
 // ---- Against a model ----
