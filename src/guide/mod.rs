@@ -22,3 +22,7 @@ pub mod stores {}
 #[cfg_attr(not(doctest), doc = include_str!("links.txt"))]
 #[doc = include_str!("profiles.md")]
 pub mod profiles {}
+
+#[cfg_attr(not(doctest), doc = include_str!("links.txt"))]
+#[doc = include_str!("limits.md")]
+pub mod limits {}
