@@ -1,8 +1,7 @@
 //! One case, so many times: for a program that counts instructions (`tests/instructions.sh`).
 //!
 //! `instructions hash COUNT`, `instructions bare CASE COUNT`, `instructions layer CASE COUNT`,
-//! `instructions lookup KEYS COUNT`, `instructions auth LIMITED COUNT`,
-//! `instructions both LIMITED COUNT`.
+//! `instructions lookup KEYS COUNT`.
 
 mod cases;
 
@@ -11,10 +10,7 @@ use std::{env, hint::black_box};
 use sha2::{Digest, Sha256};
 use tower_realtime_auth::{KeyStore, MemoryStore};
 
-use self::cases::{
-    Bare, Case, Numbers, answer, digest, filled, layered,
-    limits::{Limited, alone, limited},
-};
+use self::cases::{Bare, Case, Numbers, answer, digest, filled, layered};
 
 fn main() {
     // Whatever is measured, the same is prepared, so that it cancels out.
@@ -43,19 +39,6 @@ fn main() {
             let store = filled(number(size));
             look_up(&store, number(size), number(count));
         }
-        [layers @ ("auth" | "both"), case, count] => {
-            let case = limited_named(case);
-            let (keys, texts) = case.keys(1);
-            let (mut alone, mut limited) = (alone(keys.clone()), limited(keys));
-            let request = case.request(&texts[0]);
-            for _ in 0..number(count) {
-                let request = request.clone();
-                drop(black_box(match layers {
-                    "auth" => answer(&mut alone, request),
-                    _ => answer(&mut limited, request),
-                }));
-            }
-        }
         // `cargo bench` and `cargo test --all-targets` run it without a case.
         _ => eprintln!("nothing to count: see tests/instructions.sh"),
     }
@@ -73,11 +56,6 @@ fn look_up(store: &MemoryStore, size: u64, count: u64) {
 
 fn named(name: &str) -> Case {
     let mut cases = Case::MEASURED.into_iter();
-    cases.find(|case| case.name() == name).expect("the name of a case")
-}
-
-fn limited_named(name: &str) -> Limited {
-    let mut cases = Limited::ALL.into_iter();
     cases.find(|case| case.name() == name).expect("the name of a case")
 }
 

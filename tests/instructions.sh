@@ -32,8 +32,14 @@ few=100
 many=1100
 
 command -v valgrind >/dev/null || { echo "valgrind is needed" >&2; exit 1; }
-program=$(cargo bench --bench instructions --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+
+build() {
+    cargo bench --bench "$1" --no-run --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+}
+alone=$(build instructions)
+limited=$(build limit_instructions)
+program=$alone
 
 # The instructions of a whole run.
 run() {
@@ -61,6 +67,7 @@ done <<EOF
 $budgets
 EOF
 
+program=$limited
 printf '\n%-12s %8s %8s %8s %8s\n' limit auth both own budget
 while read -r case budget; do
     [ -n "$case" ] || continue
@@ -72,6 +79,7 @@ while read -r case budget; do
 done <<EOF
 $limit_budgets
 EOF
+program=$alone
 
 # A lookup in memory, random hits: as many instructions with many keys as with a thousand, but for
 # 5 %. MOST_KEYS=1000000 asks for more of them, which takes minutes. Counted in the function alone, of which filling the store is no part. A seeded hash

@@ -90,12 +90,19 @@ impl<'a> Found<'a> {
     fn and(self, text: Text<'a>) -> Self {
         match self {
             Self::Malformed => Self::Malformed,
-            Self::Nothing if is_no_key(text.bytes()) => Self::Empty,
-            kept if is_no_key(text.bytes()) => kept,
+            kept if is_no_key(text.bytes()) => kept.or_empty(),
             _ if !is_key(text.bytes()) => Self::Malformed,
             Self::Nothing | Self::Empty => Self::One(text),
             Self::One(first) if first.bytes() == text.bytes() => Self::One(first),
             Self::One(_) => Self::Malformed,
+        }
+    }
+
+    /// The same, or an empty form where there was nothing.
+    fn or_empty(self) -> Self {
+        match self {
+            Self::Nothing => Self::Empty,
+            found => found,
         }
     }
 
