@@ -126,10 +126,10 @@ def running(
 
 
 @contextmanager
-def serving(profile: str = "any") -> Iterator[Gateway]:
+def serving(profile: str = "any", *flags: str) -> Iterator[Gateway]:
     """Runs a gateway for the clients of one provider, or of all."""
     key = f"sk_test_{secrets.token_hex(12)}"
-    with listening(BINARY, "--key", key, "--profile", profile) as host:
+    with listening(BINARY, "--key", key, "--profile", profile, *flags) as host:
         # OpenAI's tokens live 10 seconds at least.
         yield Gateway(host, key, short=10 if profile == "openai" else 2)
 

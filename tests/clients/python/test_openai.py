@@ -2,6 +2,7 @@
 that it is refused in one way by every profile."""
 
 import json
+import re
 import time
 
 import anyio
@@ -17,6 +18,8 @@ WRONG = "sk_test_wrong"
 MODEL = "gpt-realtime"
 VOICE = {"audio": {"output": {"voice": "marin"}}}
 DEADLINE = 10
+# As Go writes them: 12ms, 1.5s, 1m0s.
+DURATION = re.compile(r"\d+ms|(\dm)?\d{1,2}(\.\d{1,3})?s")
 
 
 @pytest.fixture(scope="module", params=["openai", "any"])
@@ -120,6 +123,35 @@ async def test_a_token_opens_its_own_model_only(gateway):
         assert await refusal_of(client, "gpt-realtime-mini") == (403, "model_not_allowed")
 
 
+async def test_tells_its_user_what_is_left():
+    """By headers and by an event; a minute may begin anew at any time."""
+    with serving("openai", "--requests-per-minute", "1000") as gateway:
+        async with gateway.client(AsyncOpenAI) as client:
+            minted = await client.realtime.client_secrets.with_raw_response.create()
+            assert minted.headers["x-ratelimit-limit-requests"] == "1000"
+            assert minted.headers["x-ratelimit-remaining-requests"] == "999"
+            assert DURATION.fullmatch(minted.headers["x-ratelimit-reset-requests"])
+            async with client.realtime.connect(model=MODEL) as connection:
+                await connection.response.create()
+                told = await receive(connection, "rate_limits.updated")
+                await receive(connection, "response.done")
+    (requests,) = told.rate_limits
+    assert (requests.name, requests.limit) == ("requests", 1000)
+    assert requests.remaining in (998, 999, 1000)
+    assert 0 < requests.reset_seconds <= 60
+
+
+async def test_is_held_to_a_plan():
+    with serving("openai", "--requests-per-minute", "2") as gateway:
+        async with gateway.client(AsyncOpenAI) as client:
+            with pytest.raises(openai.RateLimitError) as refusal:
+                # At the turn of a minute there are twice two.
+                for _ in range(5):
+                    await client.realtime.client_secrets.create()
+            assert_reported(refusal.value, 429, "rate_limit_exceeded", "rate_limit_error")
+            assert 1 <= int(refusal.value.response.headers["retry-after"]) <= 60
+
+
 async def refusal_of(client, model=MODEL):
     """The status and the code that the SDK's user finds in what it raises."""
     with pytest.raises(InvalidStatus) as refusal:
@@ -138,11 +170,11 @@ async def test_a_token_cannot_mint(gateway):
     assert_reported(refusal.value, 403, "insufficient_scope")
 
 
-def assert_reported(error, status, code):
+def assert_reported(error, status, code, kind="invalid_request_error"):
     assert (error.status_code, error.code, error.type, error.param) == (
         status,
         code,
-        "invalid_request_error",
+        kind,
         None,
     )
     assert error.body["message"] and error.body["message"] in error.message
