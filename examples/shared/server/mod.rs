@@ -213,8 +213,12 @@ async fn take_in(keys: &Keys<Store>, key: &str, plan: Plan) -> Result<(), KeyErr
         .with_environment(environment_of(&key))
         .with_grants(Grants::default().with_plan(plan));
     match keys.import(&key, new).await {
+        Err(KeyError::Taken) if plan == Plan::default() => {
+            tracing::info!("the key is known already and stays as it is");
+            Ok(())
+        }
         Err(KeyError::Taken) => {
-            tracing::info!(
+            tracing::warn!(
                 "the key is known already and stays as it is; `keys plan` changes plans"
             );
             Ok(())
