@@ -92,7 +92,7 @@ fn limited_requests() {
         (Limited::Session, 13),
         (Limited::Token, 14),
         // Its answer among them.
-        (Limited::Refused, 23),
+        (Limited::Refused, 19),
     ] {
         let (keys, texts) = case.keys(1);
         let request = case.request(&texts[0]);

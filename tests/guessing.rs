@@ -227,6 +227,7 @@ fn services_that_share_a_limit_count_together() {
     assert_eq!(early.status(WRONG, A), 401, "in the later minute");
     assert_eq!(late.status(WRONG, A), 429);
     assert_eq!(early.status(WRONG, A), 429);
+    assert!(!limit.is_empty());
     assert_eq!(limit.len(), 1);
     let apart = guarded(&limit.with_max_sources(NonZeroUsize::MIN));
     assert_eq!(apart.status(WRONG, A), 401);

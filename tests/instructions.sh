@@ -26,7 +26,7 @@ limit_budgets="
 request 10320
 session 13030
 token 12560
-refused 12500
+refused 9770
 "
 few=100
 many=1100
