@@ -82,8 +82,8 @@ EOF
 program=$alone
 
 # A lookup in memory, random hits: as many instructions with many keys as with a thousand, but for
-# 5 %. MOST_KEYS=1000000 asks for more of them, which takes minutes. Counted in the function alone, of which filling the store is no part. A seeded hash
-# lets it differ a little from run to run.
+# 5 %. MOST_KEYS=1000000 asks for more of them, which takes minutes. Counted in the function alone,
+# of which filling the store is no part. A seeded hash lets it differ a little from run to run.
 look_up() {
     valgrind --tool=callgrind --callgrind-out-file=/dev/null \
         --collect-atstart=no '--toggle-collect=*look_up*' "$program" lookup "$1" 10000 2>&1 |

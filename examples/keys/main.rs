@@ -1,5 +1,5 @@
-//! Keys from the command line: made, listed, rotated, limited, taken back, while servers run on the same
-//! store.
+//! Keys from the command line: made, listed, rotated, limited, taken back, while servers run on the
+//! same store.
 //!
 //!     cargo run --example keys -- create --account acme
 //!     cargo run --example keys -- list
