@@ -170,6 +170,8 @@ async fn openais_sessions_are_told_by_an_event() {
     let plan = Plan::default().with_requests_per_minute(4);
     let ask = usage_of(Profile::openai(), plan).await;
     let session = ask();
+    let requests = session.requests().expect("a limit");
+    assert_eq!((requests.limit(), requests.remaining()), (4, 3), "as the headers told it");
     let event = async |usage: &Usage| {
         let event = usage.rate_limits_updated().await?;
         Some(serde_json::from_str::<serde_json::Value>(&event).expect("JSON"))

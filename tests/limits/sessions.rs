@@ -255,6 +255,7 @@ async fn a_session_whose_place_nobody_holds_does_not_begin() {
     let response = answer(&service, to(&capped, "/"));
     assert_eq!(kind(&response), Some(RejectionKind::Uncounted));
     assert_eq!((response.status().as_u16(), header(&response, "upgrade")), (500, None));
+    assert_eq!(header(&response, "connection"), Some("close"), "what follows is not to be read");
     assert_eq!(json(response).await["error"]["code"], "session_not_counted");
     assert_eq!(answer(&service, to(&capped, "/refused")).status(), 403);
     assert_eq!(answer(&service, to(&free, "/")).status(), 101, "nothing is to be held");
