@@ -17,6 +17,7 @@ use crate::{
     duty::Guarded,
     handshake::Handshake,
     inquiry::{Accepted, Inquiry},
+    judged::{Ending, Judged, Waiting},
     rejection::is_refused,
     service::Auth,
 };
@@ -26,16 +27,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, P, R> {
         #[pin]
-        state: State<F, P, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F, P, R> {
-        LookingUp { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, completion: Option<Completion<R>> },
-        Refused { response: Option<Response<R>> },
+        judged: Judged<F, P, Completion<R>, R>,
     }
 }
 
@@ -61,7 +53,9 @@ impl<R> Completion<R> {
         let something = protocol.is_some() || reserved.is_some() || guarded.is_some();
         something.then_some(Self { handshake, protocol, reserved, guarded })
     }
+}
 
+impl<R> Ending<R> for Completion<R> {
     /// Names the subprotocol, unless the inner service named one, and spends the use. If no session
     /// begins with the response, or nobody guards one that must be, the use goes back to the key.
     fn apply(self, response: &mut Response<R>) {
@@ -83,15 +77,15 @@ impl<R> Completion<R> {
 
 impl<F, P, R> ResponseFuture<F, P, R> {
     pub(crate) fn parked(parked: P) -> Self {
-        Self { state: State::LookingUp { parked: Some(Box::new(parked)) } }
+        Self { judged: Judged::waiting(parked) }
     }
 
     pub(crate) const fn inner(future: F, completion: Option<Completion<R>>) -> Self {
-        Self { state: State::Inner { future, completion } }
+        Self { judged: Judged::inner(future, completion) }
     }
 
     pub(crate) const fn refused(response: Response<R>) -> Self {
-        Self { state: State::Refused { response: Some(response) } }
+        Self { judged: Judged::refused(response) }
     }
 }
 
@@ -115,14 +109,35 @@ impl<I, S: KeyStore, M, B> Parked<I, S, M, B> {
         let deadline = auth.config.runtime.sleep(auth.config.lookup_deadline);
         Self { inner, auth, request, inquiry, deadline }
     }
+}
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Accepted, Rejection>> {
+impl<I, S, M, B, R> Waiting for Parked<I, S, M, B>
+where
+    I: Service<Request<B>, Response = Response<R>>,
+    S: KeyStore,
+    M: MakeBody<R>,
+{
+    type Decided = Result<Accepted, Rejection>;
+    type Next = Judged<I::Future, Self, Completion<R>, R>;
+
+    fn poll_decided(&mut self, cx: &mut Context<'_>) -> Poll<Self::Decided> {
         let answered = self.inquiry.poll(&self.auth, &self.request, Some(cx));
         if answered.is_pending() {
             ready!(self.deadline.poll_unpin(cx));
             return Poll::Ready(Err(self.inquiry.overdue()));
         }
         answered
+    }
+
+    fn go_on(self, decided: Self::Decided) -> Self::Next {
+        let Self { mut inner, auth, mut request, inquiry, .. } = self;
+        match decided {
+            Ok(accepted) => {
+                let completion = auth.admit(&mut request, accepted, &inquiry);
+                Judged::inner(inner.call(request), completion)
+            }
+            Err(rejection) => Judged::refused(auth.refuse(request, &inquiry.refused(rejection))),
+        }
     }
 }
 
@@ -135,51 +150,12 @@ where
     type Output = Result<Response<R>, I::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::LookingUp { parked } => {
-                    let Some(waiting) = parked else { return Poll::Pending };
-                    let decided = ready!(waiting.poll(cx));
-                    let Some(waiting) = parked.take() else { return Poll::Pending };
-                    let Parked { mut inner, auth, mut request, inquiry, .. } = *waiting;
-                    let next = match decided {
-                        Ok(accepted) => {
-                            let completion = auth.admit(&mut request, accepted, &inquiry);
-                            State::Inner { future: inner.call(request), completion }
-                        }
-                        Err(rejection) => {
-                            let response = auth.refuse(request, &inquiry.refused(rejection));
-                            State::Refused { response: Some(response) }
-                        }
-                    };
-                    this.state.set(next);
-                }
-                StateProj::Inner { future, completion } => {
-                    let mut response = ready!(future.poll(cx))?;
-                    if let Some(completion) = completion.take() {
-                        completion.apply(&mut response);
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                StateProj::Refused { response } => {
-                    // Polled again after its end, it waits for ever, as the mildest reply.
-                    return response
-                        .take()
-                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
-                }
-            }
-        }
+        self.project().judged.poll(cx)
     }
 }
 
 impl<F, P, R> fmt::Debug for ResponseFuture<F, P, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::LookingUp { .. } => "LookingUp",
-            State::Inner { .. } => "Inner",
-            State::Refused { .. } => "Refused",
-        };
-        f.debug_tuple("ResponseFuture").field(&state).finish()
+        f.debug_tuple("ResponseFuture").field(&self.judged).finish()
     }
 }

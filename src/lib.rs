@@ -33,6 +33,7 @@ mod future;
 pub mod guide;
 mod handshake;
 mod inquiry;
+mod judged;
 mod key;
 mod layer;
 #[cfg(feature = "limit")]

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -15,39 +15,33 @@ use tower_service::Service;
 use super::{
     Take, Taken,
     layer::in_time,
-    service::{Asking, Ending, Gate},
+    service::{Asking, Gate, LimitEnding},
 };
-use crate::{MakeBody, StoreError};
+use crate::{
+    MakeBody, StoreError,
+    judged::{Judged, Waiting},
+};
 
 pin_project! {
     /// The response of [`LimitService`](super::LimitService).
     #[must_use = "futures do nothing unless polled"]
     pub struct LimitFuture<F, P, M, R> {
         #[pin]
-        state: State<F, P, M, R>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F, P, M, R> {
-        Asking { parked: Option<Box<P>> },
-        Inner { #[pin] future: F, ending: Option<Ending<M>> },
-        Refused { response: Option<Response<R>> },
+        judged: Judged<F, P, LimitEnding<M>, R>,
     }
 }
 
 impl<F, P, M, R> LimitFuture<F, P, M, R> {
     pub(super) fn parked(parked: P) -> Self {
-        Self { state: State::Asking { parked: Some(Box::new(parked)) } }
+        Self { judged: Judged::waiting(parked) }
     }
 
-    pub(super) const fn inner(future: F, ending: Option<Ending<M>>) -> Self {
-        Self { state: State::Inner { future, ending } }
+    pub(super) const fn inner(future: F, ending: Option<LimitEnding<M>>) -> Self {
+        Self { judged: Judged::inner(future, ending) }
     }
 
     pub(super) const fn refused(response: Response<R>) -> Self {
-        Self { state: State::Refused { response: Some(response) } }
+        Self { judged: Judged::refused(response) }
     }
 }
 
@@ -79,6 +73,27 @@ impl<I, M, B> fmt::Debug for Parked<I, M, B> {
     }
 }
 
+impl<I, M, B, R> Waiting for Parked<I, M, B>
+where
+    I: Service<Request<B>, Response = Response<R>>,
+    M: MakeBody<R>,
+{
+    type Decided = Result<Taken, StoreError>;
+    type Next = Judged<I::Future, Self, LimitEnding<M>, R>;
+
+    fn poll_decided(&mut self, cx: &mut Context<'_>) -> Poll<Self::Decided> {
+        self.answer.poll_unpin(cx)
+    }
+
+    fn go_on(self, answer: Self::Decided) -> Self::Next {
+        let Self { mut inner, gate, mut request, asking, .. } = self;
+        match gate.judge(&mut request, asking, answer) {
+            Ok(ending) => Judged::inner(inner.call(request), Some(ending)),
+            Err(refused) => Judged::refused(refused),
+        }
+    }
+}
+
 impl<I, M, B, R> Future for LimitFuture<I::Future, Parked<I, M, B>, M, R>
 where
     I: Service<Request<B>, Response = Response<R>>,
@@ -87,47 +102,12 @@ where
     type Output = Result<Response<R>, I::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::Asking { parked } => {
-                    let Some(waiting) = parked else { return Poll::Pending };
-                    let answer = ready!(waiting.answer.poll_unpin(cx));
-                    let Some(waiting) = parked.take() else { return Poll::Pending };
-                    let Parked { mut inner, gate, mut request, asking, .. } = *waiting;
-                    let next = match gate.judge(&mut request, asking, answer) {
-                        Ok(ending) => {
-                            State::Inner { future: inner.call(request), ending: Some(ending) }
-                        }
-                        Err(refused) => State::Refused { response: Some(refused) },
-                    };
-                    this.state.set(next);
-                }
-                StateProj::Inner { future, ending } => {
-                    let mut response = ready!(future.poll(cx))?;
-                    if let Some(ending) = ending.take() {
-                        ending.apply(&mut response);
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                StateProj::Refused { response } => {
-                    // Polled again after its end, it waits for ever, as the mildest reply.
-                    return response
-                        .take()
-                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
-                }
-            }
-        }
+        self.project().judged.poll(cx)
     }
 }
 
 impl<F, P, M, R> fmt::Debug for LimitFuture<F, P, M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Asking { .. } => "Asking",
-            State::Inner { .. } => "Inner",
-            State::Refused { .. } => "Refused",
-        };
-        f.debug_tuple("LimitFuture").field(&state).finish()
+        f.debug_tuple("LimitFuture").field(&self.judged).finish()
     }
 }

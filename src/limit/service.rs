@@ -22,6 +22,7 @@ use crate::{
     FromBytes, MakeBody, Principal, Profile, Rejection, RejectionKind, StoreError, UnixMillis,
     event,
     handshake::Handshake,
+    judged::Ending,
     rejection::{self, is_refused},
     service::Refused,
 };
@@ -89,7 +90,7 @@ pub(super) struct Asking {
 }
 
 /// What the answer to a request tells at its end, when its usage is known.
-pub(super) struct Ending<M> {
+pub(crate) struct LimitEnding<M> {
     headers: LimitHeaders,
     usage: Usage,
     counted: Option<CountedSession<M>>,
@@ -104,11 +105,8 @@ struct CountedSession<M> {
     make_body: M,
 }
 
-impl<M> Ending<M> {
-    pub(super) fn apply<R>(self, response: &mut Response<R>)
-    where
-        M: MakeBody<R>,
-    {
+impl<M: MakeBody<R>, R> Ending<R> for LimitEnding<M> {
+    fn apply(self, response: &mut Response<R>) {
         if let Some(CountedSession { place, refused, is_http1, make_body }) = self.counted
             && refused.handshake.is_completed_by(response)
             && !is_refused(response)
@@ -149,7 +147,7 @@ impl<M> Gate<M> {
         request: &mut Request<B>,
         asking: Asking,
         answer: Result<Taken, StoreError>,
-    ) -> Result<Ending<M>, Response<R>>
+    ) -> Result<LimitEnding<M>, Response<R>>
     where
         M: MakeBody<R>,
     {
@@ -205,7 +203,7 @@ impl<M> Gate<M> {
         let told = told(&standings);
         let usage = Usage::of(Arc::clone(&self.limits), asking.demands, told, of);
         request.extensions_mut().insert(usage.clone());
-        Ok(Ending { headers, usage, counted })
+        Ok(LimitEnding { headers, usage, counted })
     }
 
     fn refuse<B, R>(
