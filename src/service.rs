@@ -108,6 +108,18 @@ pub(crate) struct Refused {
     pub(crate) began: Option<UnixMillis>,
 }
 
+#[cfg(feature = "limit")]
+impl Refused {
+    /// One that was let in by its one good credential, and is refused further in.
+    pub(crate) const fn further_in(
+        rejection: Rejection,
+        handshake: Handshake,
+        profile: Arc<Profile>,
+    ) -> Self {
+        Self { rejection, handshake, profile, presented: 1, guessed: false, began: None }
+    }
+}
+
 impl<S: KeyStore, M> Auth<S, M> {
     /// What the request is, what it needs, and whom it claims to come from.
     fn examine<B>(&self, request: &Request<B>) -> Result<Inquiry, Settled> {

@@ -186,15 +186,7 @@ impl<M> Gate<M> {
         }
         let counted = place.map(|place| {
             let rejection = Rejection::new(RejectionKind::Uncounted, source);
-            let (handshake, profile) = (asking.handshake, Arc::clone(profile));
-            let refused = Refused {
-                rejection,
-                handshake,
-                profile,
-                presented: 1,
-                guessed: false,
-                began: None,
-            };
+            let refused = Refused::further_in(rejection, asking.handshake, Arc::clone(profile));
             let is_http1 = request.version() <= Version::HTTP_11;
             CountedSession { place, refused, is_http1, make_body: self.make_body.clone() }
         });
@@ -222,15 +214,7 @@ impl<M> Gate<M> {
         let rejection = rejection.with_retry_after(wait);
         event::limited(rejection, principal);
         let Asking { handshake, profile, .. } = asking;
-        let profile = Arc::clone(profile);
-        let refused = Refused {
-            rejection,
-            handshake: *handshake,
-            profile,
-            presented: 1,
-            guessed: false,
-            began: None,
-        };
+        let refused = Refused::further_in(rejection, *handshake, Arc::clone(profile));
         // The connection goes with it, so that the handshake of a browser can be closed.
         let mut handed = Request::new(());
         *handed.version_mut() = request.version();

@@ -253,10 +253,8 @@ impl UsageRefused {
     where
         M: MakeBody<B>,
     {
-        let (rejection, profile) = (self.rejection, Arc::clone(&self.profile));
-        let handshake = Handshake::None;
-        let refused =
-            Refused { rejection, handshake, profile, presented: 1, guessed: false, began: None };
+        let profile = Arc::clone(&self.profile);
+        let refused = Refused::further_in(self.rejection, Handshake::None, profile);
         rejection::respond(&refused, false, make_body)
     }
 }
