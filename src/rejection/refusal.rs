@@ -217,7 +217,8 @@ impl RejectionKind {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 challenge: None,
                 code: "insufficient_quota",
-                message: "So much of this month's usage is not left to the API key.",
+                message: "Less of this month's usage is left to the API key than this takes. Wait \
+                          for the next month, or ask for a larger plan.",
                 close: (4029, "The month's usage is spent"),
             },
             Self::Handshake => Words {

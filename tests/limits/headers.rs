@@ -248,7 +248,7 @@ async fn refusals_have_the_profiles_words() {
         (
             Profile::svara(),
             r#"{"error":{"type":"rate_limit_error","code":"rate_limit_exceeded","message":"The API key has been used too often in this minute. Wait for the next.","param":null}}"#,
-            r#"{"error":{"type":"rate_limit_error","code":"insufficient_quota","message":"So much of this month's usage is not left to the API key.","param":null}}"#,
+            r#"{"error":{"type":"rate_limit_error","code":"insufficient_quota","message":"Less of this month's usage is left to the API key than this takes. Wait for the next month, or ask for a larger plan.","param":null}}"#,
         ),
         (
             Profile::decart(),
