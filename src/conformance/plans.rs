@@ -1,17 +1,12 @@
 //! What becomes of a plan that is changed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use futures_util::future::BoxFuture;
 
 use super::{
     bench::{Bench, HOUR, after, alike, id, secret, secret_of, stamp, token},
     finding::{Checked, Seen, holds, same},
+    races::race_with_readers,
     rules,
-    tasks::give_way,
 };
 use crate::{AuditAction, Grants, KeyRecord, Parent, Plan, Revocation, Rotated};
 
@@ -26,8 +21,6 @@ rules![Bench:
 
 /// How often two are let race.
 const ROUNDS: usize = 100;
-/// Who looks at a key while its plan is changed.
-const READERS: usize = 3;
 
 const NARROW: Plan = Plan::unbounded().with_requests_per_minute(2).with_max_sessions(1);
 const WIDE: Plan = Plan::unbounded()
@@ -175,30 +168,20 @@ async fn a_lookup_after_a_change_of_plan_shows_it(bench: Bench) -> Checked {
     for round in 0..ROUNDS {
         let (parent, child) = (format!("{round}p"), format!("{round}t"));
         bench.put([secret(&parent), token(&child, &parent)]).await?;
-        let has_answered = Arc::new(AtomicBool::new(false));
-        let mut tasks: Vec<BoxFuture<'static, Checked>> = Vec::new();
-        for reader in 0..READERS {
-            let (bench, has_answered) = (bench.clone(), Arc::clone(&has_answered));
-            let name = if reader % 2 == 0 { child.clone() } else { parent.clone() };
-            tasks.push(Box::pin(async move {
-                loop {
-                    let must_show = has_answered.load(Ordering::SeqCst);
-                    let plan = plan_shown(&bench, &name).await?;
-                    if must_show {
-                        return same(&format!("plan of {name} after its change"), plan, NARROW);
-                    }
-                    give_way().await;
-                }
-            }));
-        }
-        let planning = bench.clone();
-        tasks.push(Box::pin(async move {
-            let is_known = set(&planning, &parent, NARROW).await;
-            // Even if it failed, so that the readers come to an end.
-            has_answered.store(true, Ordering::SeqCst);
-            same("a plan", is_known?, true)
-        }));
-        bench.race(tasks).await?.into_iter().collect::<Checked>()?;
+        let (planning, key) = (bench.clone(), parent.clone());
+        let change = async move { same("a plan", set(&planning, &key, NARROW).await?, true) };
+        let looking = bench.clone();
+        let look = move |reader: usize, must_show: bool| -> BoxFuture<'static, Checked> {
+            let name = if reader.is_multiple_of(2) { child.clone() } else { parent.clone() };
+            let bench = looking.clone();
+            Box::pin(async move {
+                let plan = plan_shown(&bench, &name).await?;
+                holds(plan == NARROW || !must_show, || {
+                    format!("{plan:?} as the plan of {name} after its change")
+                })
+            })
+        };
+        race_with_readers(&bench, look, change).await?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ rules![Bench:
 
 /// How often two are let race.
 const ROUNDS: usize = 100;
-/// Who looks at a key while it is revoked.
+/// Who looks at a key while it is changed.
 const READERS: usize = 3;
 
 /// Lets two race, in every other round the second before the first.
@@ -38,6 +38,37 @@ async fn race_both(
     if round % 2 == 1 {
         tasks.reverse();
     }
+    bench.race(tasks).await?.into_iter().collect()
+}
+
+/// Lets several look, again and again, while `change` is made. `look` is told who looks, from 0, and
+/// whether the change has been answered, so that it must be seen.
+pub(super) async fn race_with_readers(
+    bench: &Bench,
+    look: impl Fn(usize, bool) -> BoxFuture<'static, Checked> + Send + Sync + 'static,
+    change: impl Future<Output = Checked> + Send + 'static,
+) -> Checked {
+    let (look, has_answered) = (Arc::new(look), Arc::new(AtomicBool::new(false)));
+    let mut tasks: Vec<BoxFuture<'static, Checked>> = Vec::new();
+    for reader in 0..READERS {
+        let (look, has_answered) = (Arc::clone(&look), Arc::clone(&has_answered));
+        tasks.push(Box::pin(async move {
+            loop {
+                let must_show = has_answered.load(Ordering::SeqCst);
+                look(reader, must_show).await?;
+                if must_show {
+                    return Ok(());
+                }
+                give_way().await;
+            }
+        }));
+    }
+    tasks.push(Box::pin(async move {
+        let changed = change.await;
+        // Even if it failed, so that the readers come to an end.
+        has_answered.store(true, Ordering::SeqCst);
+        changed
+    }));
     bench.race(tasks).await?.into_iter().collect()
 }
 
@@ -121,31 +152,18 @@ async fn a_lookup_after_a_revocation_shows_it(bench: Bench) -> Checked {
     for round in 0..ROUNDS {
         let (parent, child) = (format!("{round}p"), format!("{round}t"));
         bench.put([secret(&parent), token(&child, &parent)]).await?;
-        let has_answered = Arc::new(AtomicBool::new(false));
-        let mut tasks: Vec<BoxFuture<'static, Checked>> = Vec::new();
-        for reader in 0..READERS {
-            let (bench, has_answered) = (bench.clone(), Arc::clone(&has_answered));
-            let name = if reader % 2 == 0 { child.clone() } else { parent.clone() };
-            tasks.push(Box::pin(async move {
-                loop {
-                    let must_show = has_answered.load(Ordering::SeqCst);
-                    let is_gone = bench.is_gone(&name).await?;
-                    holds(is_gone || !must_show, || format!("{name}, live after its revocation"))?;
-                    if must_show {
-                        return Ok(());
-                    }
-                    give_way().await;
-                }
-            }));
-        }
         let (revoking, what) = (bench.clone(), Revocation::Key(id(&parent)));
-        tasks.push(Box::pin(async move {
-            let revoked = revoking.revoke(&what).await;
-            // Even if it failed, so that the readers come to an end.
-            has_answered.store(true, Ordering::SeqCst);
-            same("revoked", revoked?, 2)
-        }));
-        bench.race(tasks).await?.into_iter().collect::<Checked>()?;
+        let revocation = async move { same("revoked", revoking.revoke(&what).await?, 2) };
+        let looking = bench.clone();
+        let look = move |reader: usize, must_show: bool| -> BoxFuture<'static, Checked> {
+            let name = if reader.is_multiple_of(2) { child.clone() } else { parent.clone() };
+            let bench = looking.clone();
+            Box::pin(async move {
+                let is_gone = bench.is_gone(&name).await?;
+                holds(is_gone || !must_show, || format!("{name}, live after its revocation"))
+            })
+        };
+        race_with_readers(&bench, look, revocation).await?;
     }
     Ok(())
 }
