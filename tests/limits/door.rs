@@ -1,19 +1,18 @@
 //! Handshakes past a limit leave by the door that their client can see through.
 
 use std::{
-    future::poll_fn,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 use axum::{Router, extract::WebSocketUpgrade, routing::any};
-use h2::{RecvStream, SendStream, client::SendRequest, ext::Protocol};
-use support::{Raw, SOON, handshake_with, masked};
-use tokio::{net::TcpStream, time::timeout};
+use support::{
+    Raw, SOON, handshake_with,
+    http2::{CLOSE, Client, End, TEXT},
+};
+use tokio::time::timeout;
 use tower_realtime_auth::{
     CloseFrame, MemoryLimits, Profile, RealtimeAuthLayer, Refusal, RefusalMode, Rules,
-    bytes::Bytes,
-    http::{Method, response},
 };
 
 use super::*;
@@ -185,104 +184,48 @@ async fn a_layer_further_in_closes_too() {
     }
 }
 
-/// One stream of a connection by HTTP/2, answered.
-struct Stream {
-    head: response::Parts,
-    send: SendStream<Bytes>,
-    recv: RecvStream,
-    read: Vec<u8>,
-}
-
-impl Stream {
-    /// Asks for a WebSocket by an extended CONNECT (RFC 8441).
-    async fn connect(requests: &SendRequest<Bytes>, name: &str, value: String) -> Self {
-        let request = Request::builder()
-            .method(Method::CONNECT)
-            .uri("http://gateway.example/v1/realtime")
-            .extension(Protocol::from_static("websocket"))
-            .header("sec-websocket-version", "13")
-            .header(name, value);
-        let request = request.body(()).expect("a request");
-        let mut requests = requests.clone().ready().await.expect("a connection that lives");
-        let (answer, send) = requests.send_request(request, false).expect("a stream");
-        let answer = timeout(SOON, answer).await.expect("an answer in time").expect("an answer");
-        let (head, recv) = answer.into_parts();
-        Self { head, send, recv, read: Vec::new() }
-    }
-
-    fn told(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name).map(|value| value.to_str().expect("text"))
-    }
-
-    /// One short frame: its first byte and its payload. `None` at the end.
-    async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        loop {
-            let (header, len) = match self.read[..] {
-                [_, 126, high, low, ..] => (4, u16::from_be_bytes([high, low]).into()),
-                [_, len, ..] if len < 126 => (2, usize::from(len)),
-                _ => (2, usize::MAX - 2),
-            };
-            if self.read.len() >= header + len {
-                let frame: Vec<u8> = self.read.drain(..header + len).collect();
-                return Some((frame[0], frame[header..].to_vec()));
-            }
-            let more = timeout(SOON, poll_fn(|cx| self.recv.poll_data(cx))).await;
-            let more = more.expect("data in time")?.expect("no reset");
-            self.recv.flow_control().release_capacity(more.len()).expect("as much as was read");
-            self.read.extend_from_slice(&more);
-        }
-    }
-
-    fn close(&mut self, code: u16) {
-        let close = masked(0x88, &code.to_be_bytes());
-        self.send.send_data(close.into(), false).expect("a stream that takes data");
-    }
-}
-
 /// Over HTTP/2 a session is a stream: what is refused is told by the same event and Close, or by a
 /// status, and a place is free again when its stream has ended, while the connection goes on.
 #[tokio::test]
 async fn streams_of_http2_are_sessions_too() {
     let (address, key) = capped(1, |layer| layer.with_profile(Profile::swaram())).await;
-    let connection = TcpStream::connect(address).await.expect("a connection");
-    let (requests, connection) = h2::client::handshake(connection).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    let by_header =
-        async || Stream::connect(&requests, "authorization", format!("Bearer {key}")).await;
+    let client = Client::new(address).await;
+    let connect = async |name, value| client.connect("/v1/realtime", &[(name, value)]).await;
+    let by_header = async || connect("authorization", format!("Bearer {key}")).await;
     let offers = format!("realtime, openai-insecure-api-key.{key}");
-    let by_offer =
-        async || Stream::connect(&requests, "sec-websocket-protocol", offers.clone()).await;
+    let by_offer = async || connect("sec-websocket-protocol", offers.clone()).await;
 
     let mut open = by_offer().await;
-    assert_eq!((open.head.status.as_u16(), open.told("x-ratelimit-remaining")), (200, Some("8")));
+    assert_eq!((open.status().as_u16(), open.header("x-ratelimit-remaining")), (200, Some("8")));
     let refused = by_header().await;
-    assert_eq!((refused.head.status.as_u16(), refused.told("retry-after")), (429, Some("1")));
-    assert_eq!(refused.told("x-ratelimit-remaining"), Some("8"), "a refusal consumes nothing");
+    assert_eq!((refused.status().as_u16(), refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.header("x-ratelimit-remaining"), Some("8"), "a refusal consumes nothing");
 
     let mut refused = by_offer().await;
-    assert_eq!((refused.head.status.as_u16(), refused.told("retry-after")), (200, None));
-    assert_eq!(refused.told("sec-websocket-protocol"), Some("realtime"));
-    assert_eq!(refused.told("x-ratelimit-remaining"), Some("8"));
-    let (first, event) = refused.frame().await.expect("the event");
-    assert_eq!(first, 0x81);
+    assert_eq!((refused.status().as_u16(), refused.header("retry-after")), (200, None));
+    assert_eq!(refused.header("sec-websocket-protocol"), Some("realtime"));
+    assert_eq!(refused.header("x-ratelimit-remaining"), Some("8"));
+    let (first, event) = refused.frame().await;
+    assert_eq!(first, TEXT);
     let event = String::from_utf8(event).expect("text");
     assert!(event.contains(r#""code":"session_limit_exceeded""#), "{event}");
-    let (first, close) = refused.frame().await.expect("the Close");
-    assert_eq!((first, &close[..2]), (0x88, &4029_u16.to_be_bytes()[..]));
+    let (first, close) = refused.frame().await;
+    assert_eq!((first, &close[..2]), (CLOSE, &4029_u16.to_be_bytes()[..]));
     refused.close(4029);
-    assert_eq!(refused.frame().await, None, "the stream ends in good order");
+    assert_eq!(refused.end().await, End::Stream);
 
     open.close(1000);
-    while open.frame().await.is_some() {}
+    assert_eq!(open.frame().await.0, CLOSE);
+    assert_eq!(open.end().await, End::Stream);
     // The end of the stream may be told before its handler has gone.
     let again = async {
         loop {
             let next = by_header().await;
-            if next.head.status == 200 {
+            if next.status() == 200 {
                 return next;
             }
         }
     };
     let again = timeout(SOON, again).await.expect("the place is free again");
-    assert_eq!(again.told("x-ratelimit-remaining"), Some("7"));
+    assert_eq!(again.header("x-ratelimit-remaining"), Some("7"));
 }

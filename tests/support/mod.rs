@@ -1,6 +1,8 @@
 //! What several tests need: keys, a server on a free port, raw requests, a runtime that counts.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod http2;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
